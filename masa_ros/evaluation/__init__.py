@@ -1,0 +1,1 @@
+"""Scoring of saved tracking results against ground truth."""

@@ -1,0 +1,64 @@
+"""Segmentation and embedding models behind one protocol (see model.py)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import import_module
+
+from masa_ros.models.model import Model
+from masa_ros.structures.settings import setting
+
+# Name: (module, function). The function takes a ModelConfig and returns a Model. Modules are
+# imported when asked for, so that naming a model costs nothing.
+CATALOG: dict[str, tuple[str, str]] = {
+    'classical': ('masa_ros.models.classical', 'build'),
+    'sam_vit_b': ('masa_ros.models.sam.model', 'build'),
+    'sam_vit_l': ('masa_ros.models.sam.model', 'build'),
+    'sam_vit_h': ('masa_ros.models.sam.model', 'build'),
+}
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Which model runs, with which weights, where and how."""
+
+    name: str = setting(
+        'classical', 'Model to run.', choices=tuple(CATALOG))
+    checkpoint: str = setting(
+        '', 'Weights file of the backbone; empty takes the official file from the cache folder '
+        '(see masa_ros weights).')
+    adapter_checkpoint: str = setting(
+        '', 'Weights file of the MASA adapter, for the MASA variants; empty takes the cache.')
+    device: str = setting(
+        'auto', 'Device: auto (a GPU where there is one), cpu, cuda or cuda:<index>.')
+    precision: str = setting(
+        'float32', 'Arithmetic of the network.', choices=('float32', 'bfloat16', 'float16'))
+    compile: bool = setting(False, 'Compile the network with torch.compile at start.')
+    max_masks: int = setting(
+        100, 'Most masks per frame; objects with the lowest scores go without (flagged).',
+        minimum=0, maximum=1000, dynamic=True)
+    proposal_score: float = setting(
+        0.3, "Lowest score of the model's own proposals.", minimum=0.0, maximum=1.0,
+        dynamic=True)
+    max_proposals: int = setting(
+        300, 'Most proposals per frame.', minimum=1, maximum=1000, dynamic=True)
+
+
+def build_model(config: ModelConfig) -> Model:
+    """
+    Load the model that a configuration names.
+
+    Raises
+    ------
+    ValueError
+        If the name is unknown.
+    FileNotFoundError
+        If its weights are not there; the message says where to get them and where to put them.
+
+    """
+    if config.name not in CATALOG:
+        raise ValueError(f'unknown model {config.name!r}; known ones are '
+                         + ', '.join(sorted(CATALOG)))
+    module, function = CATALOG[config.name]
+    model: Model = getattr(import_module(module), function)(config)
+    return model

@@ -1,0 +1,216 @@
+"""Frame in, tracked instances out: the one thing the node and the commands call."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+import hashlib
+import json
+import time
+
+from masa_ros.detectors import build_detector, DetectorConfig
+from masa_ros.detectors.detector import Detector
+from masa_ros.models import build_model, ModelConfig
+from masa_ros.models.model import Model
+from masa_ros.structures.boxes import clip_boxes, valid_boxes
+from masa_ros.structures.frame import Frame
+from masa_ros.structures.instances import Flag, Instances, TrackedInstances
+from masa_ros.structures.settings import flatten, group
+from masa_ros.tracking.tracker import Tracker, TrackerConfig
+
+
+@dataclass(frozen=True)
+class PipelineConfig:
+    """Everything that decides what comes out for given images; the fingerprint covers it."""
+
+    model: ModelConfig = group(ModelConfig)
+    detector: DetectorConfig = group(DetectorConfig)
+    tracker: TrackerConfig = group(TrackerConfig)
+
+
+@dataclass(frozen=True)
+class FrameResult:
+    """
+    What the pipeline made of one frame.
+
+    Parameters
+    ----------
+    tracks : TrackedInstances
+        The objects with their identities, boxes in the frame's pixels.
+    stage_times_ms : dict
+        Wall time of each stage: ``detect``, ``segment``, ``track``. In a batch of several frames
+        the first two are the batch's time divided by its size.
+    rejected_detections : int
+        Given boxes that could not be used (not finite, inverted, or outside the image).
+    used_detections : bool
+        Whether boxes came from outside or from the detector; ``False`` for own proposals.
+
+    """
+
+    tracks: TrackedInstances
+    stage_times_ms: dict[str, float]
+    rejected_detections: int
+    used_detections: bool
+
+
+class Pipeline:
+    """
+    Detect (optional), segment and embed, then track; one tracker for each stream.
+
+    Parameters
+    ----------
+    config : PipelineConfig
+        All settings.
+    model, detector : optional
+        Ready-made parts; built from the configuration when missing.
+
+    """
+
+    def __init__(
+        self,
+        config: PipelineConfig | None = None,
+        *,
+        model: Model | None = None,
+        detector: Detector | None = None,
+    ) -> None:
+        self._config = config or PipelineConfig()
+        self._model = model or build_model(self._config.model)
+        self._detector = detector or build_detector(self._config.detector)
+        self._trackers: dict[str, Tracker] = {}
+
+    @property
+    def config(self) -> PipelineConfig:
+        """Return the settings in force."""
+        return self._config
+
+    @property
+    def model(self) -> Model:
+        """Return the model in use."""
+        return self._model
+
+    def fingerprint(self) -> str:
+        """``<model>@<12 hex digits>`` over settings and weights; equal means same behaviour."""
+        return f'{self._model.name}@{hashlib.sha256(self.description().encode()).hexdigest()[:12]}'
+
+    def description(self) -> str:
+        """JSON text of settings and weights that the fingerprint is made from."""
+        weights = self._model.weights
+        return json.dumps(
+            {'settings': flatten(self._config), 'weights': weights.summary(),
+             'sha256': weights.sha256}, sort_keys=True)
+
+    def warm_up(self) -> None:
+        """Run every part once, so that the first real frame is not slow."""
+        if self._detector is not None:
+            self._detector.warm_up()
+        self._model.warm_up()
+
+    def process(self, frame: Frame, detections: Instances | None = None) -> FrameResult:
+        """Process one frame; see `process_batch`."""
+        return self.process_batch([frame], [detections])[0]
+
+    def process_batch(
+        self, frames: Sequence[Frame], detections: Sequence[Instances | None],
+    ) -> list[FrameResult]:
+        """
+        Process one frame of each of several streams in one pass.
+
+        Parameters
+        ----------
+        frames : sequence of Frame
+            At most one per stream.
+        detections : sequence of Instances or None
+            Boxes from outside for each frame, in its pixels; ``None`` runs the in-process
+            detector, or the model's own proposals where there is no detector.
+
+        Returns
+        -------
+        list of FrameResult
+            One per frame, in the order given.
+
+        Raises
+        ------
+        ValueError
+            If two frames share a stream, or the model has no proposals and no boxes are given.
+
+        """
+        streams = [frame.stream for frame in frames]
+        if len(set(streams)) != len(streams):
+            raise ValueError(f'a batch holds two frames of one stream ({streams}); process them '
+                             'one after the other')
+        started = time.perf_counter()
+        given, rejected = self._observations(frames, detections)
+        detected = time.perf_counter()
+        instances = self._model.run([frame.image for frame in frames], given)
+        segmented = time.perf_counter()
+        results = []
+        for frame, found, bad, seen in zip(frames, instances, rejected, given, strict=True):
+            before = time.perf_counter()
+            tracks = self._tracker(frame.stream).update(
+                _flag_truncated(found, frame), frame.frame_index, frame.stamp_ns,
+                (frame.height_px, frame.width_px))
+            results.append(FrameResult(
+                tracks,
+                {'detect': 1e3 * (detected - started) / len(frames),
+                 'segment': 1e3 * (segmented - detected) / len(frames),
+                 'track': 1e3 * (time.perf_counter() - before)},
+                bad, seen is not None))
+        return results
+
+    def reset(self, stream: str | None = None) -> None:
+        """Forget the tracks of one stream, or of all; ids start anew, UUIDs stay unique."""
+        for name, tracker in self._trackers.items():
+            if stream is None or name == stream:
+                tracker.reset()
+
+    def reconfigure(self, config: PipelineConfig) -> None:
+        """
+        Apply changed settings without losing tracks.
+
+        Raises
+        ------
+        ValueError
+            If a setting changed that cannot change while running (model, weights, device).
+
+        """
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Free the memory of model and detector."""
+        self._model.close()
+        if self._detector is not None:
+            self._detector.close()
+
+    def _tracker(self, stream: str) -> Tracker:
+        if stream not in self._trackers:
+            self._trackers[stream] = Tracker(self._config.tracker)
+        return self._trackers[stream]
+
+    def _observations(
+        self, frames: Sequence[Frame], detections: Sequence[Instances | None],
+    ) -> tuple[list[Instances | None], list[int]]:
+        """Boxes to use for each frame, checked, and how many were refused."""
+        given = list(detections)
+        missing = [i for i, boxes in enumerate(given) if boxes is None]
+        if self._detector is not None and missing:
+            found = self._detector.detect([frames[i].image for i in missing])
+            for i, boxes in zip(missing, found, strict=True):
+                given[i] = boxes
+        rejected = [0] * len(given)
+        for i, boxes in enumerate(given):
+            if boxes is None:
+                continue
+            usable = valid_boxes(boxes.boxes, frames[i].height_px, frames[i].width_px)
+            rejected[i] = int((~usable).sum())
+            given[i] = boxes.select(usable) if rejected[i] else boxes
+        return given, rejected
+
+
+def _flag_truncated(instances: Instances, frame: Frame) -> Instances:
+    """Mark boxes that touch or leave the image border."""
+    inside = clip_boxes(instances.boxes, frame.height_px - 1, frame.width_px - 1)
+    touches = (instances.boxes[:, :2] < 1).any(axis=1) | (
+        instances.boxes[:, 2:] > inside[:, 2:]).any(axis=1)
+    flags = instances.flags.copy()
+    flags[touches] |= int(Flag.TRUNCATED)
+    return instances.with_fields(flags=flags)

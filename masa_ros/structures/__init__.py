@@ -1,0 +1,1 @@
+"""Plain numpy structures that every other part speaks: frames, instances, boxes and masks."""

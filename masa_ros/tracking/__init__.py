@@ -1,0 +1,1 @@
+"""Online association of instances into tracks."""

@@ -1,0 +1,1 @@
+"""Learning instance embeddings from unlabelled images."""
