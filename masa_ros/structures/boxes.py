@@ -55,13 +55,18 @@ def pairwise_iou(
         ``(N, M)`` float32 in ``[0, 1]``; 0 where both boxes are empty.
 
     """
-    low = np.maximum(boxes[:, None, :2], other[None, :, :2])
-    high = np.minimum(boxes[:, None, 2:], other[None, :, 2:])
-    sides = np.maximum(high - low, 0)
-    intersection = sides[..., 0] * sides[..., 1]
-    union = box_areas(boxes)[:, None] + box_areas(other)[None, :] - intersection
-    return np.divide(
-        intersection, union, out=np.zeros_like(intersection, dtype=np.float32), where=union > 0)
+    # One contiguous plane per edge: much faster than (N, M, 2) arrays on wide memory.
+    first, second = np.ascontiguousarray(boxes.T), np.ascontiguousarray(other.T)
+    width = np.minimum.outer(first[2], second[2])
+    width -= np.maximum.outer(first[0], second[0])
+    height = np.minimum.outer(first[3], second[3])
+    height -= np.maximum.outer(first[1], second[1])
+    intersection = np.maximum(width, 0, out=width)
+    intersection *= np.maximum(height, 0, out=height)
+    union = np.add.outer(box_areas(boxes), box_areas(other))
+    union -= intersection
+    np.maximum(union, np.finfo(np.float32).tiny, out=union)  # Two empty boxes: 0, not NaN.
+    return np.asarray(intersection / union, dtype=np.float32)
 
 
 def clip_boxes(
