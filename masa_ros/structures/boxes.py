@@ -89,10 +89,10 @@ def valid_boxes(
         ``(N,)`` bool: finite, not inverted, not empty, and sharing area with the image.
 
     """
-    finite = np.isfinite(boxes).all(axis=1)
+    finite = np.asarray(np.isfinite(boxes).all(axis=1))
     clipped = clip_boxes(np.where(finite[:, None], boxes, 0), height_px, width_px)
-    return np.asarray(finite & (box_areas(clipped) > 0) & (boxes[:, 2] > boxes[:, 0])
-                      & (boxes[:, 3] > boxes[:, 1]))
+    upright = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
+    return np.asarray(finite & upright & (box_areas(clipped) > 0))
 
 
 def nms(

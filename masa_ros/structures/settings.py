@@ -172,7 +172,7 @@ def check_value(settings: type[Any], name: str, value: Any, where: str = 'settin
                          + ', '.join(repr(choice) for choice in info.choices))
     numbers = checked if isinstance(checked, tuple) else (checked,)
     for number in numbers:
-        if isinstance(number, str) or isinstance(number, bool):
+        if isinstance(number, str | bool):
             continue
         if ((info.minimum is not None and number < info.minimum)
                 or (info.maximum is not None and number > info.maximum)):
