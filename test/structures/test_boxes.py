@@ -34,9 +34,9 @@ def test_boxes_of_a_wrong_shape_are_refused() -> None:
 
 def test_unusable_boxes_are_told_apart() -> None:
     nan, inf = float('nan'), float('inf')
-    boxes = as_boxes([
+    boxes = as_boxes(np.array([
         [0, 0, 5, 5], [-3, -3, 2, 2], [5, 5, 1, 1], [20, 20, 30, 30],
-        [nan, 0, 1, 1], [0, 0, inf, 5], [3, 3, 3, 8]])
+        [nan, 0, 1, 1], [0, 0, inf, 5], [3, 3, 3, 8]]))
     usable = valid_boxes(boxes, 10, 10)
     assert usable.tolist() == [True, True, False, False, False, False, False]
 
