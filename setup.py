@@ -11,11 +11,14 @@ from pathlib import Path
 import shutil
 import subprocess
 import sys
+import tempfile
 
 from setuptools import Command, Distribution, setup
 from setuptools.command.build import build
 
 ROOT = Path(__file__).resolve().parent
+INTERFACE_SOURCES = ('CMakeLists.txt', 'package.xml', 'cmake', 'msg', 'launch', 'config',
+                     'scripts', 'masa_ros')
 PACKAGES = sorted(
     '.'.join(path.parent.relative_to(ROOT).parts)
     for path in (ROOT / 'masa_ros').rglob('__init__.py'))
@@ -93,21 +96,28 @@ class BuildInterfaces(Command):
                 'masa_ros: the ROS 2 wheels are not in this build environment; run pip without '
                 '--no-build-isolation, or build with colcon where ROS 2 is installed') from None
         prefix = Path(ament_package.__file__).resolve().parents[4]
-        # pip's isolated environments have a new path every time, which a cache would outlive.
-        work = (ROOT / self.build_temp / 'cmake').resolve()
         stage = (ROOT / self.build_temp / 'stage').resolve()
-        for folder in (work, stage):
-            shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(stage, ignore_errors=True)
         environment = dict(os.environ, AMENT_PREFIX_PATH=str(prefix))
-        commands = (
-            ['cmake', '-S', str(ROOT), '-B', str(work),
-             f'-DCMAKE_INSTALL_PREFIX={stage}', f'-DCMAKE_PREFIX_PATH={prefix}',
-             f'-DPython3_EXECUTABLE={sys.executable}', '-DPYTHON_INSTALL_DIR=python',
-             '-DBUILD_TESTING=OFF', '-DCMAKE_BUILD_TYPE=Release'],
-            ['cmake', '--build', str(work), '--parallel', str(os.cpu_count() or 1)],
-            ['cmake', '--install', str(work)])
-        for command in commands:
-            subprocess.run(command, check=True, env=environment)
+        # rosidl cannot build below a path with a space or a letter outside ASCII in it, so the
+        # build runs on a copy; a new one each time also leaves no cache with old paths.
+        with tempfile.TemporaryDirectory(prefix='masa_ros-') as folder:
+            source = Path(folder) / 'source'
+            source.mkdir()
+            for name in INTERFACE_SOURCES:
+                copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy2
+                copy(ROOT / name, source / name)
+            work = str(Path(folder) / 'build')
+            for command in (
+                ['cmake', '-S', str(source), '-B', work,
+                 f'-DCMAKE_INSTALL_PREFIX={folder}/stage', f'-DCMAKE_PREFIX_PATH={prefix}',
+                 f'-DPython3_EXECUTABLE={sys.executable}', '-DPYTHON_INSTALL_DIR=python',
+                 '-DBUILD_TESTING=OFF', '-DCMAKE_BUILD_TYPE=Release'],
+                ['cmake', '--build', work, '--parallel', str(os.cpu_count() or 1)],
+                ['cmake', '--install', work],
+            ):
+                subprocess.run(command, check=True, env=environment)
+            shutil.copytree(f'{folder}/stage', stage)
         return stage
 
 

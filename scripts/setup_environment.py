@@ -13,6 +13,7 @@ import json
 import os
 from pathlib import Path
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -22,6 +23,8 @@ ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / '.venv'
 PYTHON = VENV / 'bin' / 'python'
 COLCON = VENV / 'colcon'
+INTERFACE_SOURCES = ('msg', 'srv', 'cmake', 'interfaces', 'launch', 'config', 'scripts',
+                     'masa_ros', 'CMakeLists.txt', 'package.xml')
 INSTALLED = VENV / 'masa_ros-installed'
 BUILT = COLCON / 'masa_ros-built'
 EXTRAS = ('colcon', 'evaluate', 'train', 'test', 'lint')
@@ -50,7 +53,8 @@ def sourced_ros() -> str:
     """Prefix of the ROS 2 installation that is sourced, or an empty string."""
     for prefix in os.environ.get('AMENT_PREFIX_PATH', '').split(os.pathsep):
         index = Path(prefix) / 'share' / 'ament_index' / 'resource_index' / 'packages' / 'rclpy'
-        if prefix and index.exists() and VENV not in (Path(prefix), *Path(prefix).parents):
+        ours = VENV.resolve() in (Path(prefix).resolve(), *Path(prefix).resolve().parents)
+        if prefix and index.exists() and not ours:
             return prefix
     return ''
 
@@ -86,14 +90,35 @@ def check_machine(ros: str) -> None:
 
 def create_venv(ros: str) -> None:
     """Create .venv with the Python that runs this script."""
-    marker = VENV / 'pyvenv.cfg'
-    if marker.exists() and PYTHON.exists():
+    if (VENV / 'pyvenv.cfg').exists() and PYTHON.exists():
         return
     step(1, f'creating .venv with Python {platform.python_version()}')
+    folder = VENV
+    if not is_plain(ROOT):
+        # rosidl and CMake's ROS macros cannot work below such a path.
+        folder = plain_folder()
+        print(f'      in {folder}, because ROS 2 cannot be built below {ROOT}')
+        VENV.unlink(missing_ok=True)
+        VENV.symlink_to(folder)
     # A ROS 2 from apt brings Python packages (lark, yaml, ...) that its own code needs.
     options = ['--system-site-packages'] if ros else []
-    run([sys.executable, '-m', 'venv', '--clear', *options, str(VENV)],
-        'remove the folder .venv and check that the disk is not full')
+    run([sys.executable, '-m', 'venv', '--clear', *options, str(folder)],
+        'remove .venv and check that the disk is not full')
+
+
+def is_plain(path: Path) -> bool:
+    """Whether a path has only characters that the ROS 2 build tools can cope with."""
+    return re.fullmatch(r'[A-Za-z0-9_./+@-]+', str(path)) is not None
+
+
+def plain_folder() -> Path:
+    """Return a folder of our own for this checkout whose path has plain characters only."""
+    name = f'masa_ros-{digest([str(ROOT)])[:12]}'
+    caches = (os.environ.get('XDG_CACHE_HOME', ''), str(Path.home() / '.cache'), '/var/tmp')
+    for cache in caches:
+        if cache and is_plain(Path(cache)):
+            return Path(cache) / name
+    raise SetupError('no folder with a plain path was found; set XDG_CACHE_HOME to one')
 
 
 def install_packages(ros: str) -> None:
@@ -130,11 +155,10 @@ def wanted(python: Path, extras: tuple[str, ...]) -> list[str]:
 
 def build_interfaces(ros: str) -> None:
     """Build messages (and vision_msgs where it is missing) with colcon into .venv/colcon."""
-    sources = [path for folder in ('msg', 'srv', 'cmake', 'interfaces', 'launch', 'config',
-                                   'scripts', 'masa_ros')
-               for path in sorted((ROOT / folder).rglob('*'))
+    sources = [path for name in INTERFACE_SOURCES
+               for path in ([ROOT / name] if (ROOT / name).is_file()
+                            else sorted((ROOT / name).rglob('*')))
                if path.is_file() and '__pycache__' not in path.parts]
-    sources += [ROOT / 'CMakeLists.txt', ROOT / 'package.xml']
     wanted_digest = digest([ros, str(ROOT), INSTALLED.read_text(),
                             *(f'{path}{digest_file(path)}' for path in sources)])
     if BUILT.exists() and BUILT.read_text() == wanted_digest:
@@ -142,20 +166,30 @@ def build_interfaces(ros: str) -> None:
     step(3, 'building the ROS 2 interfaces')
     BUILT.unlink(missing_ok=True)
     shutil.rmtree(COLCON / 'install', ignore_errors=True)
+    checkout, folder = ROOT, COLCON
+    if not is_plain(ROOT):
+        folder = COLCON.resolve()
+        checkout = folder / 'source'
+        shutil.rmtree(checkout, ignore_errors=True)
+        for path in sources:
+            copy = checkout / path.relative_to(ROOT)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(path, copy)
     environment = dict(os.environ)
-    environment['PATH'] = f'{VENV / "bin"}{os.pathsep}{environment.get("PATH", "")}'
-    environment['VIRTUAL_ENV'] = str(VENV)
+    venv = VENV.resolve()
+    environment['PATH'] = f'{venv / "bin"}{os.pathsep}{environment.get("PATH", "")}'
+    environment['VIRTUAL_ENV'] = str(venv)
     if not ros:
         # An unset prefix tells cmake/pip_wheels.cmake to look for the wheels.
         environment.pop('AMENT_PREFIX_PATH', None)
         environment.pop('CMAKE_PREFIX_PATH', None)
-    packages = ['.']
+    packages = [str(checkout)]
     if not has_vision_msgs(environment):
-        packages.append('interfaces/vision_msgs')
-    run([str(VENV / 'bin' / 'colcon'), '--log-base', str(COLCON / 'log'), 'build',
-         '--base-paths', *packages, '--build-base', str(COLCON / 'build'),
-         '--install-base', str(COLCON / 'install'),
-         '--cmake-args', '-DBUILD_TESTING=OFF', f'-DPython3_EXECUTABLE={PYTHON}'],
+        packages.append(str(checkout / 'interfaces' / 'vision_msgs'))
+    run([str(venv / 'bin' / 'colcon'), '--log-base', str(folder / 'log'), 'build',
+         '--base-paths', *packages, '--build-base', str(folder / 'build'),
+         '--install-base', str(folder / 'install'),
+         '--cmake-args', '-DBUILD_TESTING=OFF', f'-DPython3_EXECUTABLE={venv / "bin" / "python"}'],
         'the error of the compiler is above and in .venv/colcon/log/latest_build; if it speaks '
         'of Python.h install python3-dev, and if of an old cache remove .venv/colcon',
         environment)
