@@ -30,7 +30,8 @@ lint: setup
 	@$(RUN) mypy masa_ros
 	@$(RUN) mypy test
 	@$(RUN) codespell
+	@$(RUN) python scripts/check_files.py
 	@$(RUN) python -m pytest -q -p no:cacheprovider test/test_architecture.py
 
 clean:
-	rm -rf .venv build install log out
+	rm -rf "$$(readlink -f .venv)" .venv build install log out
