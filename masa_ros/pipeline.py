@@ -15,8 +15,9 @@ from masa_ros.models.model import Model
 from masa_ros.structures.boxes import clip_boxes, valid_boxes
 from masa_ros.structures.frame import Frame
 from masa_ros.structures.instances import Flag, Instances, TrackedInstances
-from masa_ros.structures.settings import flatten, group
+from masa_ros.structures.settings import describe, flatten, group
 from masa_ros.tracking.tracker import Tracker, TrackerConfig
+import numpy as np
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,8 @@ class FrameResult:
         Wall time of each stage: ``detect``, ``segment``, ``track``. In a batch of several frames
         the first two are the batch's time divided by its size.
     rejected_detections : int
-        Given boxes that could not be used (not finite, inverted, or outside the image).
+        Given boxes that could not be used (not finite, inverted, or outside the image, or with
+        a score that is no number).
     used_detections : bool
         Whether boxes came from outside or from the detector; ``False`` for own proposals.
 
@@ -165,7 +167,7 @@ class Pipeline:
 
     def reconfigure(self, config: PipelineConfig) -> None:
         """
-        Apply changed settings without losing tracks.
+        Apply changed settings without losing tracks, from the next frame on.
 
         Raises
         ------
@@ -173,7 +175,20 @@ class Pipeline:
             If a setting changed that cannot change while running (model, weights, device).
 
         """
-        raise NotImplementedError
+        before, after = flatten(self._config), flatten(config)
+        known = describe(PipelineConfig)
+        fixed = [name for name, value in after.items()
+                 if value != before[name] and not known[name][1].dynamic]
+        if fixed:
+            raise ValueError(f'{", ".join(fixed)} cannot change while running; build a new '
+                             'Pipeline with the changed settings')
+        if config.model != self._config.model:
+            self._model.reconfigure(config.model)
+        if self._detector is not None and config.detector != self._config.detector:
+            self._detector.reconfigure(config.detector)
+        for tracker in self._trackers.values():
+            tracker.reconfigure(config.tracker)
+        self._config = config
 
     def close(self) -> None:
         """Free the memory of model and detector."""
@@ -194,13 +209,14 @@ class Pipeline:
         missing = [i for i, boxes in enumerate(given) if boxes is None]
         if self._detector is not None and missing:
             found = self._detector.detect([frames[i].image for i in missing])
-            for i, boxes in zip(missing, found, strict=True):
-                given[i] = boxes
+            for i, detected in zip(missing, found, strict=True):
+                given[i] = detected
         rejected = [0] * len(given)
         for i, boxes in enumerate(given):
             if boxes is None:
                 continue
             usable = valid_boxes(boxes.boxes, frames[i].height_px, frames[i].width_px)
+            usable &= np.isfinite(boxes.scores)
             rejected[i] = int((~usable).sum())
             given[i] = boxes.select(usable) if rejected[i] else boxes
         return given, rejected

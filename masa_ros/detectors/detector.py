@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from masa_ros.structures.instances import Instances
 import numpy as np
@@ -35,6 +35,13 @@ class Detector(Protocol):
 
         """
         ...
+
+    def reconfigure(self, config: Any) -> None:
+        """
+        Take over the settings of a `masa_ros.detectors.DetectorConfig` that may change.
+
+        Called between two frames; settings that are not dynamic are the same as at building.
+        """
 
     def close(self) -> None:
         """Free memory."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from masa_ros.structures.instances import Instances
 import numpy as np
@@ -85,6 +85,13 @@ class Model(Protocol):
 
         """
         ...
+
+    def reconfigure(self, config: Any) -> None:
+        """
+        Take over the settings of a `masa_ros.models.ModelConfig` that may change while running.
+
+        Called between two frames; settings that are not dynamic are the same as at building.
+        """
 
     def close(self) -> None:
         """Free the memory of the device; the model cannot be used afterwards."""

@@ -1,0 +1,371 @@
+"""
+ROS parameters, declared from the settings dataclasses.
+
+The dataclasses are the only source of names, defaults, limits and descriptions. Run
+``python -m masa_ros.ros.parameters yaml`` (or ``table``) to print them for ``config/tracker.yaml``
+and ``docs/node.md``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+import json
+import sys
+import textwrap
+from typing import Any
+
+from masa_ros.pipeline import PipelineConfig
+from masa_ros.structures.settings import (
+    describe,
+    flatten,
+    from_mapping,
+    group,
+    setting,
+    SettingInfo,
+)
+
+
+@dataclass(frozen=True)
+class DetectionsConfig:
+    """Where boxes come from, and how they find their image."""
+
+    source: str = setting(
+        'auto', 'Whether boxes come from the topic ~/input/detections: topic waits for them for '
+        'every image, none never listens, auto waits while the topic has a publisher or when '
+        'there is no other way to find objects.', choices=('auto', 'topic', 'none'),
+        dynamic=True)
+    tolerance_s: float = setting(
+        0.005, 'Largest difference in seconds between the stamps of an image and of its '
+        'detections; equal stamps always win.', minimum=0.0, maximum=10.0, dynamic=True)
+    wait_s: float = setting(
+        0.5, 'Longest time in seconds that an image waits for its detections.',
+        minimum=0.0, maximum=60.0, dynamic=True)
+    missing: str = setting(
+        'skip', 'What happens to an image whose detections do not come: skip leaves it out '
+        '(counted), empty takes it for an image without objects, propose finds objects with the '
+        'in-process detector or the model itself.', choices=('skip', 'empty', 'propose'),
+        dynamic=True)
+    class_names: tuple[str, ...] = setting(
+        (), 'Names of the upstream classes in order of their numbers, for detectors that send '
+        'numbers.', dynamic=True)
+
+
+@dataclass(frozen=True)
+class ClockConfig:
+    """What counts as a jump of the image stamps; the tracker is reset then."""
+
+    jump_back_s: float = setting(
+        1.0, 'An image older than the newest one by this many seconds means that time was set '
+        'back or a recording started again; a younger one is late and dropped.',
+        minimum=0.0, maximum=86400.0, dynamic=True)
+    jump_forward_s: float = setting(
+        60.0, 'An image newer than the newest one by this many seconds resets the tracker; 0 '
+        'allows any gap.', minimum=0.0, maximum=1e9, dynamic=True)
+
+
+@dataclass(frozen=True)
+class DiagnosticsConfig:
+    """When /diagnostics warns."""
+
+    period_s: float = setting(
+        1.0, 'Time in seconds between two messages.', minimum=0.1, maximum=60.0)
+    latency_warn_s: float = setting(
+        0.5, 'Age in seconds of the image at publication that is a warning.',
+        minimum=0.0, maximum=3600.0, dynamic=True)
+    latency_error_s: float = setting(
+        1.0, 'Age in seconds of the image at publication that is an error.',
+        minimum=0.0, maximum=3600.0, dynamic=True)
+
+    def __post_init__(self) -> None:
+        if self.latency_warn_s > self.latency_error_s:
+            raise ValueError(
+                f'diagnostics.latency_warn_s is {self.latency_warn_s}, expected at most '
+                f'diagnostics.latency_error_s, which is {self.latency_error_s}')
+
+
+@dataclass(frozen=True)
+class NodeConfig:
+    """Settings of the node itself; those of model, detector and tracker are PipelineConfig."""
+
+    stream: str = setting(
+        '', 'Name of the stream in the messages; empty takes the name of the image topic.')
+    autostart: bool = setting(
+        True, 'Whether the node configures and activates itself; otherwise it waits for a '
+        'lifecycle manager.')
+    policy: str = setting(
+        'latest', 'Images that come faster than they can be processed: latest keeps only the '
+        'newest one, every keeps up to queue_size (for recordings).',
+        choices=('latest', 'every'), dynamic=True)
+    queue_size: int = setting(
+        20, 'Most images that wait, for their detections or (with policy every) for the model.',
+        minimum=1, maximum=10000, dynamic=True)
+    compressed: bool = setting(
+        False, 'Whether ~/input/image is a sensor_msgs/CompressedImage (JPEG or PNG).')
+    bit_depth: int = setting(
+        16, 'Used bits of 16-bit images; 12 for a camera that leaves the upper four bits 0.',
+        minimum=8, maximum=16, dynamic=True)
+    reliability: str = setting(
+        'auto', 'Reliability of the subscriptions: auto takes what the publisher offers.',
+        choices=('auto', 'best_effort', 'reliable'))
+    qos_depth: int = setting(
+        5, 'Messages that the subscriptions hold for the node. Large images need 5 to arrive '
+        'at all.', minimum=1, maximum=1000)
+    publish_embeddings: bool = setting(
+        False, 'Whether the objects carry their appearance embedding (1 kB each and more).',
+        dynamic=True)
+    detections: DetectionsConfig = group(DetectionsConfig)
+    clock: ClockConfig = group(ClockConfig)
+    diagnostics: DiagnosticsConfig = group(DiagnosticsConfig)
+
+
+def described() -> dict[str, tuple[Any, SettingInfo]]:
+    """Every parameter: ``{name: (default, info)}``, the node's own first."""
+    return {**describe(NodeConfig), **describe(PipelineConfig)}
+
+
+def build_settings(values: Mapping[str, Any]) -> tuple[NodeConfig, PipelineConfig]:
+    """
+    Both settings objects from flat parameter values, checked one by one and as a set.
+
+    Empty texts in a list are dropped: ``['']`` is how ROS writes an empty list of texts, since
+    ``[]`` has no type in a parameters file.
+
+    Raises
+    ------
+    ValueError
+        If a value is not allowed, or values do not fit each other; the message names them.
+
+    """
+    cleaned = {name: [entry for entry in value if entry != '']
+               if isinstance(value, list | tuple) else value for name, value in values.items()}
+    own = {name: value for name, value in cleaned.items() if name in describe(NodeConfig)}
+    rest = {name: value for name, value in cleaned.items() if name not in own}
+    return (from_mapping(NodeConfig, own, 'parameters'),
+            from_mapping(PipelineConfig, rest, 'parameters'))
+
+
+def unknown_name_error(name: str, known: Iterable[str]) -> str:
+    """Text for a name that is no parameter, with the names that it may have been meant as."""
+    names = sorted(known)
+    close = get_close_matches(name, names, n=3, cutoff=0.6)
+    tail = name.rpartition('.')[2]
+    close += [entry for entry in names
+              if entry.rpartition('.')[2] == tail and entry not in close]
+    if close:
+        return f'unknown parameter {name!r}; did you mean {" or ".join(map(repr, close))}?'
+    return (f'unknown parameter {name!r}; config/tracker.yaml lists all of them, and '
+            'ros2 param list shows those of a running node')
+
+
+class NodeParameters:
+    """
+    The parameters of a node and the settings objects that they make.
+
+    Parameters
+    ----------
+    node : rclpy.node.Node
+        Node to declare them on.
+    topics : sequence of str
+        Resolved names of the node's topics, which may have ``qos_overrides``.
+    is_configured : callable
+        Whether the model is loaded: settings that are not dynamic are fixed then.
+    on_change : callable
+        Called with the new settings objects after a change was accepted.
+
+    Raises
+    ------
+    ValueError
+        If a given parameter is not known, or values are not allowed.
+
+    """
+
+    def __init__(
+        self,
+        node: Any,
+        topics: Sequence[str],
+        is_configured: Callable[[], bool],
+        on_change: Callable[[NodeConfig, PipelineConfig], None],
+    ) -> None:
+        self._described = described()
+        self._is_configured = is_configured
+        self._on_change = on_change
+        overrides: dict[str, Any] = getattr(node, '_parameter_overrides', {})
+        self._check_names(node, overrides, topics)
+        self._values: dict[str, Any] = {}
+        for name, (default, info) in self._described.items():
+            _float_from_whole_number(overrides, name, default)
+            declared = _declare(node, name, default, info)
+            self._values[name] = declared
+        self.node, self.pipeline = build_settings(self._values)
+        node.add_on_set_parameters_callback(self._on_set)
+
+    def _check_names(
+        self, node: Any, overrides: Mapping[str, Any], topics: Sequence[str],
+    ) -> None:
+        """Refuse given names that nothing reads; rclpy itself ignores them silently."""
+        problems = []
+        for name in overrides:
+            if name in self._described or node.has_parameter(name):
+                continue
+            if name.startswith('qos_overrides.'):
+                known = [f'qos_overrides.{topic}' for topic in topics]
+                if any(name.startswith(f'{entry}.') for entry in known):
+                    continue
+                problems.append(
+                    f'{name!r} overrides the QoS of a topic that this node does not have; its '
+                    f'topics are {", ".join(topics)}')
+                continue
+            if name in _RCLPY_NAMES:
+                continue
+            problems.append(unknown_name_error(name, self._described))
+        if problems:
+            raise ValueError('; '.join(problems))
+
+    def _on_set(self, parameters: Sequence[Any]) -> Any:
+        """Accept or refuse a change; all of its values are judged together."""
+        from rcl_interfaces.msg import SetParametersResult
+        changed = {entry.name: entry.value for entry in parameters
+                   if entry.name in self._described and entry.value != self._values[entry.name]}
+        fixed = [name for name in changed if not self._described[name][1].dynamic]
+        if fixed and self._is_configured():
+            return SetParametersResult(
+                successful=False, reason=f'{", ".join(fixed)} can only change while the node is '
+                'unconfigured (ros2 lifecycle set <node> deactivate, then cleanup)')
+        values = {**self._values, **changed}
+        try:
+            node_config, pipeline_config = build_settings(values)
+        except ValueError as error:
+            return SetParametersResult(successful=False, reason=str(error))
+        if changed:
+            self._values = values
+            self.node, self.pipeline = node_config, pipeline_config
+            self._on_change(node_config, pipeline_config)
+        return SetParametersResult(successful=True)
+
+
+# Parameters that rclpy declares by itself in some distributions, later than ours or not at all.
+_RCLPY_NAMES = {'use_sim_time', 'start_type_description_service'}
+
+
+def _float_from_whole_number(overrides: dict[str, Any], name: str, default: Any) -> None:
+    """Let a YAML file say ``1`` where ``1.0`` is meant; ROS itself refuses that."""
+    given = overrides.get(name)
+    if isinstance(default, float) and given is not None and type(given.value) is int:
+        overrides[name] = type(given)(name, value=float(given.value))
+
+
+def _declare(node: Any, name: str, default: Any, info: SettingInfo) -> Any:
+    """Declare one parameter and return its value."""
+    from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
+    try:
+        return node.declare_parameter(
+            name, ros_value(default), _descriptor(name, default, info)).value
+    except (InvalidParameterTypeException, InvalidParameterValueException) as error:
+        raise ValueError(
+            f'parameter {name!r}: {error}; expected {_constraints(default, info)}') from error
+
+
+def ros_value(value: Any) -> Any:
+    """Value as ROS takes it: a list for a tuple, ``['']`` for an empty one."""
+    if isinstance(value, tuple):
+        return list(value) or ['']
+    return value
+
+
+def _descriptor(name: str, default: Any, info: SettingInfo) -> Any:
+    """``rcl_interfaces/ParameterDescriptor`` with text and range."""
+    from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
+    descriptor = ParameterDescriptor(
+        name=name, description=info.description,
+        additional_constraints=_constraints(default, info))
+    limits = info.minimum is not None or info.maximum is not None
+    if limits and isinstance(default, float):
+        descriptor.floating_point_range = [FloatingPointRange(
+            from_value=-sys.float_info.max if info.minimum is None else float(info.minimum),
+            to_value=sys.float_info.max if info.maximum is None else float(info.maximum))]
+    elif limits and isinstance(default, int):
+        descriptor.integer_range = [IntegerRange(
+            from_value=-2**63 if info.minimum is None else int(info.minimum),
+            to_value=2**63 - 1 if info.maximum is None else int(info.maximum), step=1)]
+    return descriptor
+
+
+def _constraints(default: Any, info: SettingInfo) -> str:
+    """Allowed values in words, and when they may change."""
+    kind = {bool: 'true or false', int: 'a whole number', float: 'a number', str: 'text',
+            tuple: 'a list of texts'}[type(default)]
+    if info.choices:
+        kind = 'one of ' + ', '.join(map(str, info.choices))
+    elif info.minimum is not None and info.maximum is not None:
+        kind += f' from {info.minimum} to {info.maximum}'
+    elif info.minimum is not None:
+        kind += f' of at least {info.minimum}'
+    elif info.maximum is not None:
+        kind += f' of at most {info.maximum}'
+    return kind + ('' if info.dynamic else '; changes only while unconfigured')
+
+
+def parameters_yaml(node_name: str = '/**') -> str:
+    """Text of ``config/tracker.yaml``: every parameter with its default and description."""
+    lines = [
+        '# Every parameter of the tracker node with its default. Made by',
+        '#   python -m masa_ros.ros.parameters yaml > config/tracker.yaml',
+        '# Copy it, change what you need, delete the rest. A name that is not in this file is an',
+        "# error at start. [''] is an empty list of texts. Settings marked 'at run time' take",
+        '# effect at once with ros2 param set; the others need the node unconfigured.',
+        f'{node_name}:', '  ros__parameters:']
+    open_groups: list[str] = []
+    for name, (default, info) in described().items():
+        *groups, leaf = name.split('.')
+        if groups != open_groups:
+            lines += ['', *(f'{"  " * (depth + 2)}{entry}:' for depth, entry in enumerate(groups)
+                            if depth >= len(open_groups) or open_groups[depth] != entry)]
+            open_groups = groups
+        indent = '  ' * (len(groups) + 2)
+        note = _constraints(default, info).replace('; changes only while unconfigured', '')
+        note = f'{info.description} ({note}{", at run time" if info.dynamic else ""})'
+        lines += [f'{indent}# {line}' for line in textwrap.wrap(note, 97 - len(indent))]
+        lines.append(f'{indent}{leaf}: {_yaml_value(ros_value(default))}')
+    return '\n'.join(lines) + '\n'
+
+
+def parameters_table() -> str:
+    """Markdown table of every parameter, for ``docs/node.md``."""
+    lines = ['| parameter | default | allowed | at run time | what it does |',
+             '|---|---|---|---|---|']
+    for name, (default, info) in described().items():
+        allowed = _constraints(default, info).replace('; changes only while unconfigured', '')
+        lines.append(f'| `{name}` | `{_yaml_value(ros_value(default))}` | {allowed} | '
+                     f'{"yes" if info.dynamic else "no"} | {info.description} |')
+    return '\n'.join(lines) + '\n'
+
+
+def _yaml_value(value: Any) -> str:
+    """Value as YAML in one line; JSON is a part of YAML."""
+    if isinstance(value, float):
+        text = repr(value)
+        # YAML takes 1e-05 for text, the dot makes it a number.
+        return text if '.' in text or 'e' not in text else text.replace('e', '.0e')
+    return json.dumps(value, ensure_ascii=False).replace('"', "'")
+
+
+def default_values() -> dict[str, Any]:
+    """Flat defaults as ROS takes them."""
+    return {name: ros_value(value) for name, value in
+            {**flatten(NodeConfig()), **flatten(PipelineConfig())}.items()}
+
+
+def main() -> int:
+    """Print the parameters as ``yaml`` or as a ``table``."""
+    printers = {'yaml': parameters_yaml, 'table': parameters_table}
+    if len(sys.argv) != 2 or sys.argv[1] not in printers:
+        print('usage: python -m masa_ros.ros.parameters yaml|table', file=sys.stderr)
+        return 2
+    print(printers[sys.argv[1]](), end='')
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())
