@@ -27,6 +27,8 @@ test: setup
 
 lint: setup
 	@$(RUN) ruff check .
+	@$(RUN) ament_flake8 --config .flake8 masa_ros scripts test launch setup.py
+	@$(RUN) ament_pep257 masa_ros scripts launch setup.py
 	@$(RUN) mypy masa_ros
 	@$(RUN) mypy test
 	@$(RUN) codespell

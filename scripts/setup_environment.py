@@ -28,7 +28,7 @@ INTERFACE_SOURCES = ('msg', 'srv', 'cmake', 'interfaces', 'launch', 'config', 's
 INSTALLED = VENV / 'masa_ros-installed'
 BUILT = COLCON / 'masa_ros-built'
 EXTRAS = ('colcon', 'evaluate', 'train', 'test', 'lint')
-WHEEL_EXTRAS = ('ros', 'ros-build')
+WHEEL_EXTRAS = ('ros', 'ros-build', 'ament-lint')
 
 
 class SetupError(Exception):
