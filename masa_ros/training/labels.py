@@ -1,0 +1,217 @@
+"""Region labels of published data sets as labelled images: segment maps, polygons, boxes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+import json
+from pathlib import Path
+
+import cv2
+from masa_ros.structures.masks import encode_plane, RoiMask
+from masa_ros.training.corpus import LabelledImage
+import numpy as np
+from numpy.typing import NDArray
+
+# Objects of the 12 CamVid classes: pole, sign, car, pedestrian, bicyclist. The rest is
+# background that is a region worth knowing, such as sky, road or a tree.
+CAMVID_OBJECTS = {2: -1, 6: -1, 8: 2, 9: 0, 10: 1}
+CAMVID_UNLABELLED = 11
+
+
+def read_image(path: str | Path) -> NDArray[np.uint8]:
+    """
+    Read any picture as ``(H, W, 3)`` uint8 RGB.
+
+    Greyscale, CMYK, alpha and 16-bit pictures are converted.
+
+    Raises
+    ------
+    ValueError
+        If the file cannot be decoded or is empty.
+
+    """
+    data = np.fromfile(path, np.uint8)
+    image = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
+    if image is None:
+        raise ValueError(f'{path} ({data.size} bytes) cannot be read as an image; it is damaged '
+                         'or of an unknown format')
+    return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
+
+
+def shrink(image: NDArray[np.uint8], long_side: int) -> NDArray[np.uint8]:
+    """Reduce an image so that its long side is at most ``long_side``; never enlarge."""
+    height, width = image.shape[:2]
+    factor = long_side / max(height, width)
+    if factor >= 1:
+        return image
+    size = (max(round(width * factor), 1), max(round(height * factor), 1))
+    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def labelled(
+    name: str, source: str, image: NDArray[np.uint8], masks: list[RoiMask],
+    class_ids: list[int], exhaustive: bool,
+) -> LabelledImage:
+    """Build a labelled image whose boxes are the tight boxes of its masks."""
+    boxes = np.array(
+        [(m.x_offset, m.y_offset, m.x_offset + m.width, m.y_offset + m.height) for m in masks],
+        np.float32).reshape(-1, 4)
+    return LabelledImage(
+        name, source, image, boxes, tuple(masks), np.array(class_ids, np.int64), exhaustive)
+
+
+def segment_map(
+    name: str, source: str, image: NDArray[np.uint8], segments: NDArray[np.integer],
+    smallest: float = 0.001, exhaustive: bool = True,
+) -> LabelledImage:
+    """
+    Read a map whose pixel value is the number of its segment.
+
+    Parameters
+    ----------
+    name, source : str
+        As in `LabelledImage`.
+    image : ndarray
+        ``(H, W, 3)`` uint8 RGB.
+    segments : ndarray
+        ``(h, w)`` integers; enlarged or reduced to the image. Value 0 is no segment.
+    smallest : float
+        Segments below this part of the image are left out.
+    exhaustive : bool
+        Whether the map covers all there is.
+
+    """
+    segments = _fit(segments, image)
+    masks = []
+    for value in np.unique(segments):
+        mask = segments == value
+        if value > 0 and mask.sum() >= smallest * mask.size:
+            masks.append(encode_plane(mask))
+    return labelled(name, source, image, masks, [-1] * len(masks), exhaustive)
+
+
+def semantic_map(
+    name: str, source: str, image: NDArray[np.uint8], classes: NDArray[np.integer],
+    smallest: float = 0.0008,
+) -> LabelledImage:
+    """Read a map of CamVid's classes: every connected part of a class is one region."""
+    classes = _fit(classes, image)
+    masks, ids = [], []
+    for value in np.unique(classes):
+        if value == CAMVID_UNLABELLED:
+            continue
+        count, parts = cv2.connectedComponents((classes == value).astype(np.uint8))
+        for part in range(1, count):
+            mask = parts == part
+            least = smallest if value in CAMVID_OBJECTS else 10 * smallest
+            if mask.sum() >= least * mask.size:
+                masks.append(encode_plane(mask))
+                ids.append(CAMVID_OBJECTS.get(int(value), -1))
+    return labelled(name, source, image, masks, ids, False)
+
+
+def polygons(
+    name: str, source: str, image: NDArray[np.uint8], text: str,
+) -> LabelledImage:
+    """
+    Read polygons in relative coordinates, one object a line: class, x1, y1, x2, y2, ...
+
+    Raises
+    ------
+    ValueError
+        If a line is not a class and at least three points.
+
+    """
+    height, width = image.shape[:2]
+    masks, ids = [], []
+    for number, line in enumerate(text.splitlines(), 1):
+        values = [float(v) for v in line.split()]
+        if not values:
+            continue
+        if len(values) < 7 or len(values) % 2 == 0:
+            raise ValueError(f'{name}, line {number}: {len(values)} numbers, expected a class '
+                             'and at least three points')
+        points = np.array(values[1:]).reshape(-1, 2) * (width, height)
+        plane = np.zeros((height, width), np.uint8)
+        # fillPoly takes pixel indices; with 8 fraction bits the half pixel is kept.
+        cv2.fillPoly(plane, [np.round((points - 0.5) * 256).astype(np.int32)], 1, shift=8)
+        if plane.any():
+            masks.append(encode_plane(plane > 0))
+            ids.append(int(values[0]))
+    return labelled(name, source, image, masks, ids, False)
+
+
+def relative_boxes(text: str, height: int, width: int) -> tuple[
+        NDArray[np.float32], NDArray[np.int64]]:
+    """Read lines of class, centre x, centre y, width, height in relative units."""
+    rows = np.array([line.split()[:5] for line in text.splitlines() if line.strip()],
+                    np.float64).reshape(-1, 5)
+    centre, half = rows[:, 1:3], rows[:, 3:5] / 2
+    boxes = np.concatenate([centre - half, centre + half], 1) * (width, height, width, height)
+    return boxes.astype(np.float32), rows[:, 0].astype(np.int64)
+
+
+def read_labels(root: str | Path, sources: tuple[str, ...]) -> Iterator[LabelledImage]:
+    """
+    Read the development data set: a pool of photos and labels for a part of them.
+
+    Parameters
+    ----------
+    root : str or Path
+        Folder with ``pool``, ``labels`` and ``images``.
+    sources : tuple of str
+        Prefixes of the pool files to read, such as ``bsds500``.
+
+    Yields
+    ------
+    LabelledImage
+        Photos without labels have no instances.
+
+    """
+    root = Path(root)
+    for entry in json.loads((root / 'pool/index.json').read_text()):
+        source = entry['file'].rsplit('_', 1)[0]
+        if source in sources:
+            image = read_image(root / 'pool' / entry['file'])
+            yield _with_labels(root, source, entry['file'], Path(entry['path']), image)
+
+
+def _with_labels(
+    root: Path, source: str, name: str, origin: Path, image: NDArray[np.uint8],
+) -> LabelledImage:
+    """Attach the labels that exist for one photo of the pool."""
+    labels = root / 'labels'
+    if source == 'bsds500':
+        return segment_map(name, source, image, _map(labels / f'bsds500/{origin.stem}.png'))
+    if source == 'camvid' and (labels / f'camvid/{origin.name}').is_file():
+        return semantic_map(name, source, image, _map(labels / f'camvid/{origin.name}'))
+    if source == 'kitti2015' and (labels / f'kitti2015_obj_map/{origin.stem}.png').is_file():
+        segments = _map(labels / f'kitti2015_obj_map/{origin.stem}.png')
+        found = segment_map(name, source, image, segments, 0.0005, exhaustive=False)
+        return labelled(name, source, image, [m for m in found.masks if m is not None],
+                        [2] * len(found.masks), False)
+    polygon_file = root / f'images/coco128_train/instance_polygons/{origin.stem}.txt'
+    if source == 'coco128train' and polygon_file.is_file():
+        return polygons(name, source, image, polygon_file.read_text())
+    box_file = root / f'images/coco128_train/boxes/{origin.stem}.txt'
+    boxes, class_ids = np.zeros((0, 4), np.float32), np.zeros(0, np.int64)
+    if source == 'coco128train' and box_file.is_file():
+        boxes, class_ids = relative_boxes(box_file.read_text(), *image.shape[:2])
+    return LabelledImage(
+        name, source, image, boxes, (None,) * len(boxes), class_ids, False)
+
+
+def _map(path: Path) -> NDArray[np.integer]:
+    """Read a one-channel PNG of numbers."""
+    values = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    if values is None or values.ndim != 2:
+        raise ValueError(f'{path} is not a one-channel label image')
+    return np.asarray(values)
+
+
+def _fit(values: NDArray[np.integer], image: NDArray[np.uint8]) -> NDArray[np.integer]:
+    """Resize a label map to its image without mixing values."""
+    height, width = image.shape[:2]
+    if values.shape == (height, width):
+        return values
+    return np.asarray(cv2.resize(values, (width, height), interpolation=cv2.INTER_NEAREST))
