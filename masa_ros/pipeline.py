@@ -90,6 +90,11 @@ class Pipeline:
         """Return the model in use."""
         return self._model
 
+    @property
+    def finds_objects(self) -> bool:
+        """Whether frames can be processed without detections from outside."""
+        return self._detector is not None or self._model.can_propose
+
     def fingerprint(self) -> str:
         """``<model>@<12 hex digits>`` over settings and weights; equal means same behaviour."""
         return f'{self._model.name}@{hashlib.sha256(self.description().encode()).hexdigest()[:12]}'

@@ -293,7 +293,7 @@ def _descriptor(name: str, default: Any, info: SettingInfo) -> Any:
 
 
 def _constraints(default: Any, info: SettingInfo) -> str:
-    """Allowed values in words, and when they may change."""
+    """Say in words what is allowed and when it may change."""
     kind = {bool: 'true or false', int: 'a whole number', float: 'a number', str: 'text',
             tuple: 'a list of texts'}[type(default)]
     if info.choices:

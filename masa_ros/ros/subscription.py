@@ -1,0 +1,165 @@
+"""A subscription whose reliability follows its publishers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from rclpy.qos import HistoryPolicy, QoSPolicyKind, QoSProfile, ReliabilityPolicy
+from rclpy.qos_overriding_options import QoSOverridingOptions
+
+try:
+    from rclpy.event_handler import PublisherEventCallbacks, SubscriptionEventCallbacks
+except ImportError:  # Humble
+    from rclpy.qos_event import PublisherEventCallbacks, SubscriptionEventCallbacks
+
+
+class MatchedSubscription:
+    """
+    Subscribes with the reliability that the publishers offer, also when they come later.
+
+    A best-effort subscription receives from every publisher, but large images may be lost on the
+    way; a reliable one receives nothing from a best-effort publisher. So it is reliable exactly
+    when all publishers are.
+
+    Parameters
+    ----------
+    node : rclpy.node.Node
+        Owner.
+    kind : type
+        Message class.
+    topic : str
+        Resolved topic name.
+    callback : callable
+        Gets every message.
+    reliability : str
+        ``auto``, ``best_effort`` or ``reliable``. A ``qos_overrides`` parameter goes before it.
+    depth : int
+        Messages to hold.
+    report : callable
+        Gets a text when publisher and subscription do not fit each other.
+
+    """
+
+    def __init__(
+        self,
+        node: Any,
+        kind: Any,
+        topic: str,
+        callback: Callable[[Any], None],
+        reliability: str,
+        depth: int,
+        report: Callable[[str], None],
+    ) -> None:
+        self.topic = topic
+        self._node = node
+        self._kind = kind
+        self._callback = callback
+        self._depth = depth
+        self._report = report
+        override = f'qos_overrides.{topic}.subscription.reliability'
+        self._overridden = override in getattr(node, '_parameter_overrides', {})
+        self._automatic = reliability == 'auto' and not self._overridden
+        self._offered: ReliabilityPolicy | None = None
+        wanted = ReliabilityPolicy.BEST_EFFORT
+        if self._automatic:
+            wanted = self._offer() or wanted
+        elif reliability == 'reliable':
+            wanted = ReliabilityPolicy.RELIABLE
+        self._subscription = self._subscribe(wanted)
+        self.offered = bool(self._publishers())
+        """Whether the topic had a publisher when last looked at."""
+
+    @property
+    def reliability(self) -> str:
+        """Reliability in force: ``best_effort`` or ``reliable``."""
+        return str(self._subscription.qos_profile.reliability.name).lower()
+
+    def match(self) -> None:
+        """Look at the publishers again; call it now and then."""
+        self._report_other_types()
+        self.offered = bool(self._publishers())
+        if not self._automatic:
+            return
+        offered = self._offer()
+        if offered is None or offered == self._subscription.qos_profile.reliability:
+            return
+        self._node.get_logger().info(
+            f'{self.topic}: its publisher is {offered.name.lower()}, subscribing so')
+        self._node.destroy_subscription(self._subscription)
+        self._subscription = self._subscribe(offered)
+
+    def close(self) -> None:
+        """Stop receiving."""
+        self._node.destroy_subscription(self._subscription)
+
+    def _subscribe(self, reliability: ReliabilityPolicy) -> Any:
+        profile = QoSProfile(
+            history=HistoryPolicy.KEEP_LAST, depth=self._depth, reliability=reliability)
+        kinds = [QoSPolicyKind.HISTORY, QoSPolicyKind.DEPTH]
+        if self._overridden:
+            # Declared only then: once declared it would fix what we choose.
+            kinds.append(QoSPolicyKind.RELIABILITY)
+        return self._node.create_subscription(
+            self._kind, self.topic, self._callback, profile,
+            event_callbacks=SubscriptionEventCallbacks(incompatible_qos=self._incompatible),
+            qos_overriding_options=QoSOverridingOptions(kinds))
+
+    def _publishers(self) -> list[Any]:
+        infos = self._node.get_publishers_info_by_topic(self.topic)
+        return [info for info in infos if info.topic_type == _type_name(self._kind)]
+
+    def _offer(self) -> ReliabilityPolicy | None:
+        """Return the best reliability that all publishers offer; None without publishers."""
+        offers = {info.qos_profile.reliability for info in self._publishers()}
+        if not offers:
+            return None
+        return (ReliabilityPolicy.RELIABLE if offers == {ReliabilityPolicy.RELIABLE}
+                else ReliabilityPolicy.BEST_EFFORT)
+
+    def _report_other_types(self) -> None:
+        """Say when the topic carries something else, which ROS passes over in silence."""
+        infos = self._node.get_publishers_info_by_topic(self.topic)
+        others = {info.topic_type for info in infos} - {_type_name(self._kind)}
+        if others:
+            self._report(f'{self.topic} carries {", ".join(sorted(others))}, but this node reads '
+                         f'{_type_name(self._kind)} there')
+
+    def _incompatible(self, event: Any) -> None:
+        policy = getattr(event, 'last_policy_kind', None)
+        self._report(
+            f'{self.topic}: the QoS of a publisher does not fit this subscription '
+            f'({_policy_name(policy)}), nothing arrives from it; set the parameter reliability '
+            f'or qos_overrides.{self.topic}.subscription.*')
+
+
+def publisher_options(
+    topic: str, report: Callable[[str], None], kinds: Sequence[QoSPolicyKind] | None = None,
+) -> dict[str, Any]:
+    """Return keyword arguments of ``create_publisher``: overridable QoS, mismatches reported."""
+    if kinds is None:
+        kinds = [QoSPolicyKind.HISTORY, QoSPolicyKind.DEPTH, QoSPolicyKind.RELIABILITY]
+
+    def incompatible(event: Any) -> None:
+        policy = getattr(event, 'last_policy_kind', None)
+        report(f'{topic}: the QoS that a subscriber asks for is not offered '
+               f'({_policy_name(policy)}), it receives nothing; set '
+               f'qos_overrides.{topic}.publisher.*')
+
+    return {'event_callbacks': PublisherEventCallbacks(incompatible_qos=incompatible),
+            'qos_overriding_options': QoSOverridingOptions(kinds)}
+
+
+def _policy_name(kind: Any) -> str:
+    """Return the name of the policy of an incompatible-QoS event."""
+    try:
+        from rclpy.qos import qos_policy_name_from_kind
+        return str(qos_policy_name_from_kind(kind)).lower()
+    except (ImportError, ValueError, TypeError):
+        return f'policy {kind}'
+
+
+def _type_name(kind: Any) -> str:
+    """Return the full name, such as ``sensor_msgs/msg/Image``."""
+    package, middle = kind.__module__.split('.')[:2]
+    return f'{package}/{middle}/{kind.__name__}'
