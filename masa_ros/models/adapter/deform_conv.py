@@ -160,7 +160,8 @@ def gather_convolution(
     """
     batch, channels, height, width = x.shape
     outputs, positions = weight.shape[0], offset.shape[2] * offset.shape[3]
-    rows = x.permute(0, 2, 3, 1).reshape(batch, height * width, channels)
+    # One pixel's channels must lie together; free where the memory is channels-last already.
+    rows = x.permute(0, 2, 3, 1).contiguous().view(batch, height * width, channels)
     kernel = weight.permute(2, 3, 1, 0).reshape(_TAPS * channels, outputs).contiguous()
     result = x.new_empty(batch, positions, outputs)
     for sample in range(batch):

@@ -84,7 +84,7 @@ class FusionBlock(nn.Module):
         return [self._fuse(levels, index) for index in range(len(levels))]
 
     def _fuse(self, levels: Sequence[Tensor], index: int) -> Tensor:
-        """New features of one level."""
+        """Compute one level anew."""
         level = levels[index]
         sampling = self._samplings(self.spatial_conv_offset(level))
         total = self._weigh(self.spatial_conv_mid(level, *sampling['mid']))

@@ -1,0 +1,1 @@
+"""Backbones of the MASA variants other than SAM's, which are in ``models/sam``."""

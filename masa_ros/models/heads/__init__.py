@@ -1,0 +1,1 @@
+"""Heads over the adapter's pyramid: proposals, class-agnostic boxes, appearance embeddings."""
