@@ -186,7 +186,9 @@ def build_interfaces(ros: str) -> None:
     packages = [str(checkout)]
     if not has_vision_msgs(environment):
         packages.append(str(checkout / 'interfaces' / 'vision_msgs'))
-    run([str(venv / 'bin' / 'colcon'), '--log-base', str(folder / 'log'), 'build',
+    # A colcon that came with ROS 2 leaves no script in .venv, so it is started by its module.
+    start = 'import sys; from colcon_core.command import main; sys.exit(main())'
+    run([str(venv / 'bin' / 'python'), '-c', start, '--log-base', str(folder / 'log'), 'build',
          '--base-paths', *packages, '--build-base', str(folder / 'build'),
          '--install-base', str(folder / 'install'),
          '--cmake-args', '-DBUILD_TESTING=OFF', f'-DPython3_EXECUTABLE={venv / "bin" / "python"}'],
