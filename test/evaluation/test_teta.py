@@ -17,7 +17,7 @@ VECTORS = json.loads((Path(__file__).parent / 'teta_vectors.json').read_text())[
 def random_sequence(
     seed: int, num_frames: int = 12, num_classes: int = 4,
 ) -> list[dict[str, np.ndarray]]:
-    """Return frames with seeded (RandomState never changes) gt_ids, gt_classes, gt_boxes, pred_ids, pred_classes, pred_boxes."""
+    """Return frames of seeded random truth and results; RandomState never changes."""
     random = np.random.RandomState(seed)
     num_objects = random.randint(2, 9)
     classes = random.randint(1, num_classes + 1, num_objects)
