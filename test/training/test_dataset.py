@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+from masa_ros.training.corpus import Corpus
+from masa_ros.training.dataset import collate, jitter_boxes, PairConfig, PairDataset
+from masa_ros.training.views import ViewConfig
+import numpy as np
+import pytest
+
+VIEWS = ViewConfig(size=64, paste_max=3, least_pixels=8)
+
+
+def pairs(corpus: Corpus, views: ViewConfig = VIEWS, seed: int = 0, **limits: int) -> PairDataset:
+    return PairDataset(corpus, {'set0': 1, 'set1': 1}, {'set0': 1}, views,
+                       PairConfig(**limits), seed, 50)
+
+
+def test_a_sample_depends_on_seed_and_index_alone(corpus: Corpus) -> None:
+    first, second, other = pairs(corpus), pairs(corpus), pairs(corpus, seed=1)
+    second[7]  # What was drawn before must not matter.
+    for one, two in zip(first[3], second[3], strict=True):
+        np.testing.assert_array_equal(one.image, two.image)
+        np.testing.assert_array_equal(one.track_boxes, two.track_boxes)
+        np.testing.assert_array_equal(one.mask_targets, two.mask_targets)
+    assert not np.array_equal(first[3][0].image, other[3][0].image)
+
+
+def test_a_batch_tells_pairs_apart_and_joins_views(corpus: Corpus) -> None:
+    dataset = pairs(corpus)
+    batch = collate([dataset[i] for i in range(4)])
+    assert batch.images.shape == (8, 3, 64, 64)
+    views = batch.track_rois[:, 0].long()
+    for identity in set(batch.identities.tolist()):
+        assert len(set((views[batch.identities == identity] % 4).tolist())) == 1
+    first, second = (set(batch.identities[views == i].tolist()) for i in (0, 4))
+    assert first & second
+    assert len(batch.mask_rois) == len(batch.mask_targets)
+
+
+def test_limits_of_a_view_hold(corpus: Corpus) -> None:
+    dataset = pairs(corpus, max_instances=2, max_masks=1)
+    for index in range(10):
+        for view in dataset[index]:
+            assert len(view.track_boxes) <= 2
+            assert len(view.mask_boxes) <= 1
+
+
+def test_a_blended_photo_adds_instances_and_teaches_no_masks(corpus: Corpus) -> None:
+    blended = pairs(corpus, ViewConfig(size=64, paste_max=0, mixup=1.0, least_pixels=8))
+    plain = pairs(corpus, ViewConfig(size=64, paste_max=0, mixup=0.0, least_pixels=8))
+    more = sum(len(blended[i][0].boxes) > len(plain[i][0].boxes) for i in range(20))
+    assert more > 5
+    assert all(len(view.mask_boxes) == 0 for i in range(20) for view in blended[i])
+
+
+def test_unlabelled_photos_give_empty_arrays(corpus: Corpus) -> None:
+    views = ViewConfig(size=64, paste_max=0, mixup=0.0)
+    dataset = PairDataset(corpus, {'set1': 1}, {}, views, PairConfig(), 0, 40)
+    samples = [view for i in range(40) for view in dataset[i]]
+    assert any(view.boxes.shape == (0, 4) for view in samples)
+    batch = collate([dataset[i] for i in range(40)])
+    assert len(batch.boxes) == 80
+
+
+def test_no_photo_at_all_is_refused(corpus: Corpus) -> None:
+    with pytest.raises(ValueError, match='no photo to train on'):
+        PairDataset(corpus, {'elsewhere': 1}, {}, VIEWS, PairConfig(), 0, 1)
+
+
+def test_jitter_keeps_boxes_upright() -> None:
+    boxes = np.array([[5, 5, 6, 6], [0, 0, 50, 20]], np.float32)
+    moved = jitter_boxes(np.random.default_rng(0), boxes, 0.5)
+    assert (moved[:, 2:] > moved[:, :2]).all()
+    still = jitter_boxes(np.random.default_rng(0), boxes, 0.0)
+    np.testing.assert_array_equal(still, boxes)
+    assert jitter_boxes(np.random.default_rng(0), boxes[:0], 0.1).shape == (0, 4)

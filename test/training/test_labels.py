@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+from masa_ros.training.labels import (
+    polygons,
+    read_image,
+    relative_boxes,
+    segment_map,
+    semantic_map,
+    shrink,
+)
+import numpy as np
+from numpy.typing import NDArray
+import pytest
+
+PHOTO = np.zeros((40, 60, 3), np.uint8)
+
+
+@pytest.mark.parametrize(('name', 'pixels'), [
+    ('grey.png', np.full((7, 9), 50, np.uint8)),
+    ('deep.png', np.full((7, 9, 3), 51400, np.uint16)),
+    ('alpha.png', np.full((7, 9, 4), 200, np.uint8)),
+    ('one.png', np.full((1, 1, 3), 3, np.uint8)),
+])
+def test_unusual_pictures_become_rgb(
+    tmp_path: Path, name: str, pixels: NDArray[np.integer],
+) -> None:
+    cv2.imwrite(str(tmp_path / name), pixels)
+    image = read_image(tmp_path / name)
+    assert image.shape == (*pixels.shape[:2], 3)
+    assert image.dtype == np.uint8
+
+
+def test_a_cmyk_picture_becomes_rgb(tmp_path: Path) -> None:
+    pillow = pytest.importorskip('PIL.Image')
+    pillow.new('CMYK', (9, 7), (0, 255, 255, 0)).save(tmp_path / 'print.jpg')
+    image = read_image(tmp_path / 'print.jpg')
+    assert image.shape == (7, 9, 3)
+
+
+def test_channels_are_red_green_blue(tmp_path: Path) -> None:
+    pixels = np.zeros((4, 4, 3), np.uint8)
+    pixels[:, :, 2] = 255  # OpenCV writes blue first.
+    cv2.imwrite(str(tmp_path / 'red.png'), pixels)
+    assert read_image(tmp_path / 'red.png')[0, 0].tolist() == [255, 0, 0]
+
+
+@pytest.mark.parametrize('content', [b'', b'not a picture', b'\xff\xd8\xff\xe0damaged'])
+def test_a_damaged_picture_is_refused_by_name(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / 'bad.jpg').write_bytes(content)
+    with pytest.raises(ValueError, match=r'bad\.jpg .* cannot be read'):
+        read_image(tmp_path / 'bad.jpg')
+
+
+def test_pictures_are_only_made_smaller() -> None:
+    assert shrink(PHOTO, 30).shape == (20, 30, 3)
+    assert shrink(PHOTO, 600) is PHOTO
+    assert shrink(np.zeros((1, 5000, 3), np.uint8), 100).shape == (1, 100, 3)
+
+
+def test_a_segment_map_gives_one_mask_for_each_number() -> None:
+    segments = np.ones((40, 60), np.uint8)
+    segments[10:20, 5:25] = 2
+    segments[0, 0] = 9  # A speck.
+    item = segment_map('a', 'b', PHOTO, segments, smallest=0.01)
+    assert item.exhaustive
+    np.testing.assert_array_equal(item.boxes, [[0, 0, 60, 40], [5, 10, 25, 20]])
+
+
+def test_a_map_of_another_size_is_fitted_without_new_numbers() -> None:
+    segments = np.array([[1, 2], [2, 1]], np.uint8)
+    item = segment_map('a', 'b', PHOTO, segments)
+    assert [mask.area for mask in item.masks if mask is not None] == [1200, 1200]
+
+
+def test_two_cars_in_a_semantic_map_are_two_objects() -> None:
+    classes = np.full((40, 60), 11, np.uint8)
+    classes[5:15, 5:15] = 8
+    classes[5:15, 30:50] = 8
+    item = semantic_map('a', 'b', PHOTO, classes)
+    np.testing.assert_array_equal(item.class_ids, [2, 2])
+    np.testing.assert_array_equal(item.boxes, [[5, 5, 15, 15], [30, 5, 50, 15]])
+
+
+def test_a_polygon_fills_its_pixels() -> None:
+    item = polygons('a', 'b', PHOTO, '7 0.25 0.25 0.75 0.25 0.75 0.75 0.25 0.75\n\n')
+    assert item.class_ids.tolist() == [7]
+    np.testing.assert_allclose(item.boxes, [[15, 10, 45, 30]], atol=1)
+
+
+def test_a_broken_polygon_names_its_line() -> None:
+    with pytest.raises(ValueError, match='line 2: 4 numbers'):
+        polygons('a', 'b', PHOTO, '7 0.1 0.1 0.9 0.1 0.9 0.9\n7 0.25 0.25 0.75')
+
+
+def test_relative_boxes_become_pixels() -> None:
+    boxes, ids = relative_boxes('3 0.5 0.5 0.5 0.25', 40, 60)
+    np.testing.assert_allclose(boxes, [[15, 15, 45, 25]])
+    assert ids.tolist() == [3]
+    assert relative_boxes('', 40, 60)[0].shape == (0, 4)

@@ -1,0 +1,174 @@
+from __future__ import annotations
+
+from masa_ros.training.views import (
+    apply,
+    compose,
+    cut_out,
+    draw_view,
+    FILL,
+    jitter_colours,
+    Layer,
+    linear,
+    object_transforms,
+    photo_transforms,
+    Shape,
+    translate,
+    ViewConfig,
+    ViewInstance,
+    warp,
+    weather,
+    window_target,
+)
+import numpy as np
+from numpy.typing import NDArray
+import pytest
+
+CONFIG = ViewConfig(size=96, least_pixels=4)
+IDENTITY = np.array([[1.0, 0, 0], [0, 1.0, 0]])
+
+
+def disc(height: int, width: int, centre: tuple[float, float], radius: float) -> NDArray[np.bool_]:
+    """Pixels whose centre lies in a disc."""
+    rows, columns = np.mgrid[:height, :width] + 0.5
+    return np.asarray((columns - centre[0]) ** 2 + (rows - centre[1]) ** 2 < radius ** 2)
+
+
+def painted_scene() -> tuple[list[Layer], list[tuple[int, int, int]]]:
+    """A grey photo with one red disc in it, and a green and a blue disc cut out of others."""
+    photo = np.full((120, 160, 3), 60, np.uint8)
+    red = disc(120, 160, (80.0, 60.0), 30.0)
+    photo[red] = (250, 0, 0)
+    layers = [Layer(photo, None, [Shape(1, np.array([50, 30, 110, 90], np.float32), red)])]
+    colours = [(250, 0, 0)]
+    for identity, colour in ((2, (0, 250, 0)), (3, (0, 0, 250))):
+        image = np.zeros((40, 50, 3), np.uint8)
+        image[:] = colour
+        mask = disc(40, 50, (25.0, 20.0), 18.0)
+        shape = Shape(identity, np.array([0, 0, 50, 40], np.float32), mask)
+        layers.append(cut_out(image, shape, identity))
+        colours.append(colour)
+    return layers, colours
+
+
+def plane(instance: ViewInstance, size: int) -> NDArray[np.bool_]:
+    """Visible mask on the whole view."""
+    full = np.zeros((size, size), bool)
+    assert instance.visible is not None
+    height, width = instance.visible.shape
+    full[instance.y_offset:instance.y_offset + height,
+         instance.x_offset:instance.x_offset + width] = instance.visible
+    return full
+
+
+@pytest.mark.parametrize('seed', range(12))
+def test_masks_cover_exactly_the_pixels_of_their_object(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    layers, colours = painted_scene()
+    pairs = [photo_transforms(rng, 120, 160, CONFIG)]
+    pairs += [object_transforms(rng, 40, 50, CONFIG) for layer in layers[1:]]
+    for side in range(2):
+        view = draw_view(layers, [pair[side] for pair in pairs], CONFIG)
+        for instance in view.instances:
+            colour = np.array(colours[instance.identity - 1])
+            near = np.abs(view.image.astype(int) - colour).max(2)
+            mask = plane(instance, CONFIG.size)
+            # Inside the mask the object's colour weighs most; a clean pixel of it is nowhere
+            # else. Between lie only pixels of the soft rim.
+            assert (near[mask] < 215).all()
+            assert not ((near < 20) & ~mask).any()
+
+
+@pytest.mark.parametrize('seed', range(8))
+def test_a_point_of_one_view_is_found_in_the_other(seed: int) -> None:
+    # The photo stores each pixel's own place, so a view shows where its pixels came from.
+    rng = np.random.default_rng(seed)
+    columns, rows = np.meshgrid(np.arange(128), np.arange(128))
+    photo = np.stack([columns, rows, np.full_like(columns, 200)], -1).astype(np.uint8)
+    pair = photo_transforms(rng, 128, 128, CONFIG)
+    views = [draw_view([Layer(photo, None, [])], [transform], CONFIG).image
+             for transform in pair]
+    points = rng.uniform(8, 120, (200, 2))
+    for view, transform in zip(views, pair, strict=True):
+        places = apply(transform, points)
+        inside = ((places > 2) & (places < CONFIG.size - 2)).all(1)
+        assert inside.any()
+        # Bilinear reading of the view at the place, minus half a pixel to its centre.
+        for (x, y), source in zip(places[inside] - 0.5, points[inside], strict=True):
+            left, above = int(x), int(y)
+            part = view[above:above + 2, left:left + 2, :2].astype(float)
+            across = part[:, 0] * (1 - x + left) + part[:, 1] * (x - left)
+            value = across[0] * (1 - y + above) + across[1] * (y - above)
+            assert np.abs(value + 0.5 - source).max() < 1.0
+
+
+def test_the_box_is_tight_around_the_mask() -> None:
+    layers, _ = painted_scene()
+    view = draw_view(layers[:1], [compose(linear(0.5, 0.5), translate(-10, 0))], CONFIG)
+    # The disc of radius 30 at (80, 60) lands at (35, 30) with radius 15.
+    np.testing.assert_allclose(view.instances[0].box, [20, 15, 50, 45], atol=1)
+
+
+def test_a_covered_part_is_missing_from_the_mask_but_not_from_the_box() -> None:
+    layers, _ = painted_scene()
+    transforms = [translate(-40, -20), translate(10, 20)]
+    bare = draw_view(layers[:1], transforms[:1], CONFIG).instances[0]
+    view = draw_view(layers[:2], transforms, CONFIG)
+    covered, cover = view.instances
+    np.testing.assert_array_equal(covered.box, bare.box)
+    lost = plane(bare, 96) & ~plane(covered, 96)
+    assert lost.any()
+    np.testing.assert_array_equal(lost, plane(bare, 96) & plane(cover, 96))
+
+
+def test_instances_that_leave_or_are_hidden_drop_out() -> None:
+    layers, _ = painted_scene()
+    away = draw_view(layers[:1], [translate(500, 0)], CONFIG)
+    assert away.instances == []
+    assert (away.image == FILL).all()
+    big = compose(translate(48, 48), linear(5, 5), translate(-25, -20))
+    hidden = draw_view(layers[:2], [translate(-32, -12), big], CONFIG)
+    assert [item.identity for item in hidden.instances] == [2]
+
+
+def test_a_box_without_a_mask_moves_as_its_ellipse() -> None:
+    photo = np.zeros((100, 100, 3), np.uint8)
+    shape = Shape(1, np.array([20, 30, 60, 50], np.float32))
+    layer = [Layer(photo, None, [shape])]
+    moved = draw_view(layer, [compose(translate(5, 1), linear(1, 1))], CONFIG).instances[0]
+    np.testing.assert_allclose(moved.box, [25, 31, 65, 51], atol=1e-4)
+    turned = compose(translate(48, 48), linear(1, 1, 90), translate(-40, -40))
+    moved = draw_view(layer, [turned], CONFIG).instances[0]
+    np.testing.assert_allclose(moved.box, [38, 28, 58, 68], atol=1e-4)
+
+
+def test_a_mirror_is_exact() -> None:
+    image = np.arange(6 * 8 * 3, dtype=np.uint8).reshape(6, 8, 3)
+    mirrored = warp(image, compose(translate(8, 0), linear(1, 1, mirror=True)), 6, 8)
+    np.testing.assert_array_equal(mirrored, image[:, ::-1])
+
+
+def test_the_target_of_a_half_covered_window() -> None:
+    visible = np.ones((16, 8), bool)
+    item = ViewInstance(1, np.array([10, 10, 18, 26], np.float32), visible, 10, 10)
+    target = window_target(item, np.array([10, 10, 26, 26]), 8)
+    assert (target[:, :4] > 250).sum() >= 24
+    assert target[:, 4:].max() < 130
+    assert target.mean() == pytest.approx(255 / 2, rel=0.08)
+
+
+def test_photometric_changes_keep_every_object_in_place() -> None:
+    layers, _ = painted_scene()
+    view = draw_view(layers[:1], [translate(-32, -12)], CONFIG)
+    mask = plane(view.instances[0], 96)
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        changed = weather(rng, jitter_colours(rng, view.image, CONFIG))
+        assert changed.shape == view.image.shape
+        assert changed.dtype == np.uint8
+        inner = changed[mask].mean(0) - changed[~mask].mean(0)
+        assert inner[0] > 40
+
+
+def test_a_layer_without_a_mask_cannot_be_cut_out() -> None:
+    with pytest.raises(ValueError, match='cannot be cut out'):
+        cut_out(np.zeros((4, 4, 3), np.uint8), Shape(1, np.zeros(4, np.float32)), 1)
