@@ -12,6 +12,7 @@ from masa_ros.structures.settings import setting
 # imported when asked for, so that naming a model costs nothing.
 CATALOG: dict[str, tuple[str, str]] = {
     'classical': ('masa_ros.models.classical', 'build'),
+    'tiny': ('masa_ros.models.tiny.model', 'build'),
     'sam_vit_b': ('masa_ros.models.sam.model', 'build'),
     'sam_vit_l': ('masa_ros.models.sam.model', 'build'),
     'sam_vit_h': ('masa_ros.models.sam.model', 'build'),
@@ -33,7 +34,8 @@ class ModelConfig:
         'auto', 'Device: auto (a GPU where there is one), cpu, cuda or cuda:<index>.')
     precision: str = setting(
         'float32', 'Arithmetic of the network.', choices=('float32', 'bfloat16', 'float16'))
-    compile: bool = setting(False, 'Compile the network with torch.compile at start.')
+    compile: bool = setting(  # noqa: A003 - the word every torch user looks for
+        False, 'Compile the network with torch.compile at start.')
     max_masks: int = setting(
         100, 'Most masks per frame; objects with the lowest scores go without (flagged).',
         minimum=0, maximum=1000, dynamic=True)

@@ -277,7 +277,8 @@ def jitter_boxes(
 def _window(box: NDArray[np.float32], margin: float) -> NDArray[np.float32]:
     """Box enlarged by a part of its sides, as the mask head does."""
     grow = (box[2:] - box[:2]) * margin
-    return np.asarray(np.concatenate([box[:2] - grow, box[2:] + grow]), np.float32)
+    window: NDArray[np.float32] = np.concatenate([box[:2] - grow, box[2:] + grow])
+    return window
 
 
 def _size(layer: Layer) -> tuple[int, int]:

@@ -254,6 +254,8 @@ class MaskHead(nn.Module):
 
         """
         windows, half = self.windows(rois), self.size // 2
+        if not len(rois):
+            return rois.new_zeros((0, self.size, self.size)), rois.new_zeros(0)
         fine = roi_align(self.reduce(levels[0]).float(), windows, self.size, 1 / STRIDES[0], 2,
                          aligned=True)
         coarse = pool_levels(levels, windows, half)
@@ -299,6 +301,8 @@ class TrackHead(nn.Module):
 
     def forward(self, levels: list[Tensor], rois: Tensor) -> Tensor:
         """Return ``(N, D)`` float32 embeddings of norm ``scale`` for ``(N, 5)`` RoIs."""
+        if not len(rois):
+            return rois.new_zeros((0, self.embed.out_features))
         pooled = self.convs(pool_levels(levels, rois, 7))
         embedding = self.embed(F.silu(self.hidden(pooled.flatten(1)))).float()
         return F.normalize(embedding, dim=1) * self.scale
