@@ -1,0 +1,251 @@
+"""
+The small network behind the model protocol: finds, segments and embeds objects in one pass.
+
+An image is resized to a fixed number of pixels, whatever its shape, so that a wide picture keeps
+its detail and every picture costs the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+import math
+
+import cv2
+from masa_ros.models import ModelConfig
+from masa_ros.models.model import Model
+from masa_ros.models.tiny.network import TinyNetwork
+from masa_ros.models.tiny.weights import load_network
+from masa_ros.structures.boxes import clip_boxes
+from masa_ros.structures.instances import Flag, Instances
+from masa_ros.structures.masks import encode_plane, RoiMask
+import numpy as np
+from numpy.typing import NDArray
+import torch
+from torch import Tensor
+from torchvision.ops import nms
+
+INPUT_PIXELS = 512 * 384
+"""Area that an image is resized to: 512 x 384 for 4:3, 591 x 332 for 16:9."""
+LARGEST_ENLARGEMENT = 1.5
+PAD = 114
+NMS_THRESHOLD = 0.6
+SMALLEST_PROPOSAL_PX = 8.0
+PRE_NMS = 1000
+
+
+def build(config: ModelConfig) -> Model:
+    """
+    Build the model with the weights of the package, or those of ``config.checkpoint``.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the weights are missing.
+    ValueError
+        If the file or the device cannot be used.
+
+    """
+    network, weights = load_network(config.checkpoint)
+    return TinyModel(config, network, weights.files, weights.sha256, weights.trained)
+
+
+class TinyModel:
+    """
+    Proposals, masks and embeddings of the small network.
+
+    Parameters
+    ----------
+    config : ModelConfig
+        Device, precision, limits.
+    network : TinyNetwork
+        With its weights.
+    files, sha256, trained : tuple of str, str, bool or None
+        Fields of `WeightsInfo`.
+
+    """
+
+    name = 'tiny'
+    can_propose = True
+
+    def __init__(
+        self, config: ModelConfig, network: TinyNetwork, files: tuple[str, ...] = (),
+        sha256: str = '', trained: bool | None = False,
+    ) -> None:
+        from masa_ros.models.model import WeightsInfo
+
+        self.config = config
+        self.weights = WeightsInfo(files, sha256, trained)
+        self.device = _device(config.device)
+        network.eval().requires_grad_(False)
+        network.to(self.device).to(  # type: ignore[call-overload]
+            memory_format=torch.channels_last)
+        self._network = network
+        self._features = torch.compile(network.features) if config.compile else network.features
+
+    def warm_up(self) -> None:
+        """Run once on a dummy image."""
+        self.run([np.full((384, 512, 3), PAD, np.uint8)],
+                 [Instances.from_boxes([[100, 100, 200, 200]])])
+
+    @torch.inference_mode()
+    def run(
+        self,
+        images: Sequence[NDArray[np.uint8]],
+        detections: Sequence[Instances | None],
+    ) -> list[Instances]:
+        """See `masa_ros.models.model.Model.run`."""
+        return [self._run_one(image, found)
+                for image, found in zip(images, detections, strict=True)]
+
+    def reconfigure(self, config: ModelConfig) -> None:
+        """Take over the limits of masks and proposals."""
+        self.config = config
+
+    def close(self) -> None:
+        """Free the network."""
+        del self._network, self._features
+
+    def _run_one(self, image: NDArray[np.uint8], detections: Instances | None) -> Instances:
+        height, width = image.shape[:2]
+        pixels, factors = fit_image(image)
+        dtype = getattr(torch, self.config.precision)
+        mixed = torch.autocast(
+            torch.device(self.device).type, dtype, self.config.precision != 'float32')
+        tensor = torch.from_numpy(pixels).to(self.device).permute(2, 0, 1)[None].float()
+        with mixed:
+            pyramid, levels = self._features(tensor)
+            if detections is None:
+                detections = self._propose(pyramid, factors, height, width)
+            if not len(detections):
+                return detections.with_fields(embeddings=np.zeros(
+                    (0, self._network.config.embedding_size), np.float32))
+            rois = torch.from_numpy(np.concatenate(
+                [np.zeros((len(detections), 1), np.float32), detections.boxes * factors], 1)
+                .astype(np.float32)).to(self.device)
+            embeddings = self._network.track_head(levels, rois)
+            wanted = np.sort(np.argsort(-detections.scores, kind='stable')[
+                :self.config.max_masks])
+            logits, quality = self._network.mask_head(levels, rois[torch.from_numpy(wanted)])
+            windows = self._network.mask_head.windows(rois[torch.from_numpy(wanted)])[:, 1:]
+        return _with_masks(
+            detections.with_fields(embeddings=embeddings.float().cpu().numpy()), wanted,
+            logits.float().cpu().numpy(), quality.float().sigmoid().cpu().numpy(),
+            windows.cpu().numpy() / factors, height, width)
+
+    def _propose(
+        self, pyramid: list[Tensor], factors: NDArray[np.float32], height: int, width: int,
+    ) -> Instances:
+        """Choose the network's own boxes, best first."""
+        boxes, objectness = self._network.proposal_head(pyramid)
+        scores, order = objectness[0].sigmoid().topk(min(PRE_NMS, objectness.shape[1]))
+        order = order[scores >= self.config.proposal_score]
+        scores = scores[:len(order)]
+        found = boxes[0, order].cpu().numpy() / factors
+        found = clip_boxes(found.astype(np.float32), height, width)
+        sides = (found[:, 2:] - found[:, :2]) * factors[:2]
+        large = torch.from_numpy(sides.min(1, initial=np.inf) >= SMALLEST_PROPOSAL_PX)
+        found, scores = found[large.numpy()], scores.cpu()[large]
+        kept = nms(torch.from_numpy(found), scores, NMS_THRESHOLD)
+        kept = kept[:self.config.max_proposals]
+        return Instances.from_boxes(
+            found[kept.numpy()], scores[kept].numpy(), flag=Flag.FROM_PROPOSAL)
+
+
+def fit_image(image: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    """
+    Resize an image to the network's number of pixels and pad it right and below.
+
+    Parameters
+    ----------
+    image : ndarray
+        ``(H, W, 3)`` uint8 RGB.
+
+    Returns
+    -------
+    pixels : ndarray
+        Sides a multiple of 32.
+    factors : ndarray
+        ``(4,)`` float32 that image boxes are multiplied by to get network boxes.
+
+    """
+    height, width = image.shape[:2]
+    scale = min(math.sqrt(INPUT_PIXELS / (height * width)), LARGEST_ENLARGEMENT)
+    new_height, new_width = max(round(height * scale), 1), max(round(width * scale), 1)
+    shrinks = scale < 1
+    resized = cv2.resize(image, (new_width, new_height),
+                         interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+    pixels = np.full((-(-new_height // 32) * 32, -(-new_width // 32) * 32, 3), PAD, np.uint8)
+    pixels[:new_height, :new_width] = resized
+    factors = np.array([new_width / width, new_height / height] * 2, np.float32)
+    return pixels, factors
+
+
+def paste_mask(
+    logits: NDArray[np.float32], window: NDArray[np.floating], height: int, width: int,
+) -> RoiMask | None:
+    """
+    Enlarge mask logits over a window of the image and cut them at zero.
+
+    Parameters
+    ----------
+    logits : ndarray
+        ``(s, s)`` float32.
+    window : ndarray
+        ``(4,)`` xyxy in image pixels that the logits cover.
+    height, width : int
+        Size of the image.
+
+    Returns
+    -------
+    RoiMask or None
+        The mask in its tight box; ``None`` when no pixel is left.
+
+    """
+    side = len(logits)
+    x0, y0 = max(math.floor(window[0]), 0), max(math.floor(window[1]), 0)
+    x1, y1 = min(math.ceil(window[2]), width), min(math.ceil(window[3]), height)
+    if x1 <= x0 or y1 <= y0:
+        return None
+    scale_x = max(float(window[2] - window[0]), 1e-3) / side
+    scale_y = max(float(window[3] - window[1]), 1e-3) / side
+    # Pixel (c + 0.5) of the image lies at cell (c + 0.5 - window) / scale, whose centre is - 0.5.
+    inverse = np.array([
+        [1 / scale_x, 0, (x0 + 0.5 - window[0]) / scale_x - 0.5],
+        [0, 1 / scale_y, (y0 + 0.5 - window[1]) / scale_y - 0.5]])
+    plane = cv2.warpAffine(logits, inverse, (x1 - x0, y1 - y0),
+                           flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+                           borderMode=cv2.BORDER_REPLICATE)
+    mask = encode_plane(plane > 0)
+    if mask.area == 0:
+        return None
+    return RoiMask(mask.x_offset + x0, mask.y_offset + y0, mask.height, mask.width, mask.counts)
+
+
+def _with_masks(
+    instances: Instances, wanted: NDArray[np.int64], logits: NDArray[np.float32],
+    quality: NDArray[np.float32], windows: NDArray[np.floating], height: int, width: int,
+) -> Instances:
+    """Fill in the masks of the wanted rows; the others are flagged."""
+    masks: list[RoiMask | None] = [None] * len(instances)
+    qualities = np.full(len(instances), np.nan, np.float32)
+    for k, row in enumerate(wanted):
+        masks[row] = paste_mask(logits[k], windows[k], height, width)
+        if masks[row] is not None:
+            qualities[row] = quality[k]
+    flags = instances.flags.copy()
+    flags[[mask is None for mask in masks]] |= int(Flag.MASK_SKIPPED)
+    return instances.with_fields(masks=tuple(masks), mask_qualities=qualities, flags=flags)
+
+
+def _device(name: str) -> str:
+    """Name of the device to use."""
+    if name == 'auto':
+        return 'cuda' if torch.cuda.is_available() else 'cpu'
+    try:
+        chosen = torch.device(name)
+    except RuntimeError as error:
+        raise ValueError(f'device {name!r} is unknown; use auto, cpu, cuda or cuda:<index>'
+                         ) from error
+    if chosen.type == 'cuda' and not torch.cuda.is_available():
+        raise ValueError(f'device is {name!r} but no CUDA device is there; use cpu or auto')
+    return name
