@@ -10,6 +10,9 @@ import sys
 # From malloc.h of the GNU C library.
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
+# Buffers below the first come from the heap, which keeps this much free memory.
+_MMAP_BYTES = 1 << 25
+_TRIM_BYTES = 1 << 29
 
 _PROFILE_VARIABLE = 'FASTDDS_DEFAULT_PROFILES_FILE'
 # The name that Humble reads; later versions read it too, and complain.
@@ -31,6 +34,26 @@ def _share_folders() -> list[Path]:
     return [*(Path(prefix) / 'share' / 'masa_ros' for prefix in prefixes if prefix), checkout]
 
 
+def environment() -> dict[str, str]:
+    """
+    Variables that give a process started from here the same transport and allocator.
+
+    Empty for what the user has set already; for launch files and other senders of images.
+    """
+    variables = {'MALLOC_MMAP_THRESHOLD_': str(_MMAP_BYTES),
+                 'MALLOC_TRIM_THRESHOLD_': str(_TRIM_BYTES)}
+    path = profile_path()
+    if path is not None and not _given_profile():
+        humble = os.environ.get('ROS_DISTRO') == 'humble'
+        variables[_OLD_PROFILE_VARIABLE if humble else _PROFILE_VARIABLE] = str(path)
+    return {name: value for name, value in variables.items() if name not in os.environ}
+
+
+def _given_profile() -> str:
+    """Fast DDS profile that the user has set."""
+    return os.environ.get(_PROFILE_VARIABLE) or os.environ.get(_OLD_PROFILE_VARIABLE) or ''
+
+
 def prepare_transport() -> str:
     """
     Set up shared memory and the allocator; call it before ``rclpy.init``.
@@ -46,15 +69,14 @@ def prepare_transport() -> str:
 
     """
     keep_freed_memory()
-    for name in (_PROFILE_VARIABLE, _OLD_PROFILE_VARIABLE):
-        if os.environ.get(name):
-            return f'Fast DDS profile given: {os.environ[name]}'
-    path = profile_path()
-    if path is None:
+    given = _given_profile()
+    os.environ.update(environment())
+    if given:
+        return f'Fast DDS profile given: {given}'
+    profile = _given_profile()
+    if not profile:
         return 'no Fast DDS profile found: large images may be lost'
-    humble = os.environ.get('ROS_DISTRO') == 'humble'
-    os.environ[_OLD_PROFILE_VARIABLE if humble else _PROFILE_VARIABLE] = str(path)
-    return f'Fast DDS profile: {path}'
+    return f'Fast DDS profile: {profile}'
 
 
 def keep_freed_memory() -> bool:
@@ -71,5 +93,5 @@ def keep_freed_memory() -> bool:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError):
         return False
-    # Buffers below 32 MiB come from the heap, which keeps up to 512 MiB of free memory.
-    return bool(mallopt(_M_MMAP_THRESHOLD, 1 << 25) and mallopt(_M_TRIM_THRESHOLD, 1 << 29))
+    return bool(mallopt(_M_MMAP_THRESHOLD, _MMAP_BYTES)
+                and mallopt(_M_TRIM_THRESHOLD, _TRIM_BYTES))

@@ -1,0 +1,63 @@
+"""Start the tracker on an image topic: ros2 launch masa_ros tracker.launch.py --show-args."""
+
+from launch import LaunchDescription
+from launch.actions import DeclareLaunchArgument, OpaqueFunction
+from launch.conditions import IfCondition
+from launch.substitutions import LaunchConfiguration
+from launch_ros.actions import Node
+from launch_ros.parameter_descriptions import ParameterValue
+from masa_ros.ros.transport import environment
+
+# Arguments that are parameters of the node: name, parameter, type, description. An empty value
+# leaves the parameter to params_file, or to the default of the node.
+PARAMETERS = (
+    ('model', 'model.name', str, 'Model to run, such as classical or sam_vit_b.'),
+    ('checkpoint', 'model.checkpoint', str, 'Weights file of the model.'),
+    ('device', 'model.device', str, 'Device: auto, cpu, cuda or cuda:<index>.'),
+    ('autostart', 'autostart', bool, 'Whether the node configures and activates itself.'),
+    ('compressed', 'compressed', bool,
+     'Whether image_topic carries sensor_msgs/CompressedImage; give its full name then, such as '
+     '/camera/image_raw/compressed.'),
+    ('use_sim_time', 'use_sim_time', bool, 'Whether time comes from /clock.'),
+)
+ARGUMENTS = (
+    ('image_topic', 'image', 'Topic of the images.'),
+    ('detections_topic', 'detections', 'Topic of the detections, if there are any.'),
+    ('params_file', '', 'YAML file of parameters; config/tracker.yaml lists all of them.'),
+    ('namespace', '', 'Namespace of the node; its outputs are <namespace>/tracker/output/...'),
+    ('log_level', 'info', 'debug, info, warn, error or fatal.'),
+    ('respawn', 'false', 'Whether a node that died is started again.'),
+)
+
+
+def generate_launch_description() -> LaunchDescription:
+    """Declare the arguments and start the node."""
+    return LaunchDescription([
+        *(DeclareLaunchArgument(name, default_value=default, description=text)
+          for name, default, text in ARGUMENTS),
+        *(DeclareLaunchArgument(name, default_value='', description=text)
+          for name, _, _, text in PARAMETERS),
+        OpaqueFunction(function=_start_tracker),
+    ])
+
+
+def _start_tracker(context):
+    """Start the node with the parameters that were given."""
+    given = {parameter: ParameterValue(LaunchConfiguration(name), value_type=kind)
+             for name, parameter, kind, _ in PARAMETERS
+             if LaunchConfiguration(name).perform(context)}
+    params_file = LaunchConfiguration('params_file').perform(context)
+    return [Node(
+        package='masa_ros',
+        executable='tracker_node',
+        name='tracker',
+        namespace=LaunchConfiguration('namespace'),
+        parameters=[*([params_file] if params_file else []), *([given] if given else [])],
+        remappings=[('~/input/image', LaunchConfiguration('image_topic')),
+                    ('~/input/detections', LaunchConfiguration('detections_topic'))],
+        arguments=['--ros-args', '--log-level', LaunchConfiguration('log_level')],
+        additional_env=environment(),
+        output='screen',
+        respawn=IfCondition(LaunchConfiguration('respawn')).evaluate(context),
+        respawn_delay=2.0,
+    )]
