@@ -1,0 +1,1 @@
+"""Result files: written as a recording is tracked, frame by frame."""
