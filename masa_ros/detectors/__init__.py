@@ -35,6 +35,9 @@ class DetectorConfig:
         minimum=0.0, maximum=1.0, dynamic=True)
     max_detections: int = setting(
         300, 'Most detections per frame.', minimum=1, maximum=1000, dynamic=True)
+    threads: int = setting(
+        0, 'CPU threads of the detector; 0 takes half of the cores, at most 4.', minimum=0,
+        maximum=256)
 
 
 def build_detector(config: DetectorConfig) -> Detector | None:
