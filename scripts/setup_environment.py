@@ -139,7 +139,7 @@ def install_packages(ros: str) -> None:
 
 
 def wanted(python: Path, extras: tuple[str, ...]) -> list[str]:
-    """Requirements of pyproject.toml: the package's own and those of some extras."""
+    """Read the requirements of pyproject.toml: the package's own and those of some extras."""
     code = ('import json, sys\n'
             'try:\n    import tomllib\n'
             'except ImportError:\n    from pip._vendor import tomli as tomllib\n'
