@@ -65,6 +65,9 @@ class Pipeline:
         All settings.
     model, detector : optional
         Ready-made parts; built from the configuration when missing.
+    reproducible : bool
+        Make the UUIDs a function of the settings and of the first frame of each stream, so that
+        running over a recording again gives the same ones. Random otherwise.
 
     """
 
@@ -74,7 +77,9 @@ class Pipeline:
         *,
         model: Model | None = None,
         detector: Detector | None = None,
+        reproducible: bool = False,
     ) -> None:
+        self._reproducible = reproducible
         self._config = config or PipelineConfig()
         self._model = model or build_model(self._config.model)
         self._detector = detector or build_detector(self._config.detector)
@@ -153,7 +158,7 @@ class Pipeline:
         results = []
         for frame, found, bad, seen in zip(frames, instances, rejected, given, strict=True):
             before = time.perf_counter()
-            tracks = self._tracker(frame.stream).update(
+            tracks = self._tracker(frame).update(
                 _flag_truncated(found, frame), frame.frame_index, frame.stamp_ns,
                 (frame.height_px, frame.width_px))
             results.append(FrameResult(
@@ -201,10 +206,16 @@ class Pipeline:
         if self._detector is not None:
             self._detector.close()
 
-    def _tracker(self, stream: str) -> Tracker:
-        if stream not in self._trackers:
-            self._trackers[stream] = Tracker(self._config.tracker)
-        return self._trackers[stream]
+    def _tracker(self, frame: Frame) -> Tracker:
+        if frame.stream not in self._trackers:
+            seed = {'seed': self._seed(frame)} if self._reproducible else {}
+            self._trackers[frame.stream] = Tracker(self._config.tracker, **seed)
+        return self._trackers[frame.stream]
+
+    def _seed(self, frame: Frame) -> str:
+        """Text that differs between recordings and is the same for the same one."""
+        image = hashlib.sha256(frame.image).hexdigest()
+        return f'{self.fingerprint()} {frame.stream} {frame.stamp_ns} {image}'
 
     def _observations(
         self, frames: Sequence[Frame], detections: Sequence[Instances | None],
