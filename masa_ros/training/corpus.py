@@ -41,6 +41,10 @@ class LabelledImage:
         ``(N,)`` int64; -1 where there is no class (a region).
     exhaustive : bool
         Whether what is not labelled is background, so that it may be learned as such.
+    clip : str
+        Recording that the image is a frame of; empty for a photo on its own.
+    identities : ndarray or None
+        ``(N,)`` int64, equal for an object in all frames of its clip; ``None`` without a clip.
 
     """
 
@@ -51,6 +55,8 @@ class LabelledImage:
     masks: tuple[RoiMask | None, ...]
     class_ids: NDArray[np.int64]
     exhaustive: bool = False
+    clip: str = ''
+    identities: NDArray[np.int64] | None = None
 
 
 class Corpus:
@@ -75,6 +81,7 @@ class Corpus:
         with np.load(self.folder / 'instances.npz') as arrays:
             self._boxes = arrays['boxes']
             self._class_ids = arrays['class_ids']
+            self._identities = arrays['identities']
             self._first = arrays['first']
             self._regions = arrays['regions']
             self._run_start = arrays['run_start']
@@ -91,7 +98,7 @@ class Corpus:
     def digest(self) -> str:
         """Hex digest of names, sizes and labels, to be kept with what was trained on them."""
         sha = hashlib.sha256(json.dumps(self.records, sort_keys=True).encode())
-        for array in (self._boxes, self._class_ids, self._first, self._runs):
+        for array in (self._boxes, self._class_ids, self._identities, self._first, self._runs):
             sha.update(np.ascontiguousarray(array).tobytes())
         return sha.hexdigest()
 
@@ -102,6 +109,14 @@ class Corpus:
     def boxes_of(self, index: int) -> NDArray[np.float32]:
         """Boxes of one image's instances, without touching its pixels."""
         return np.asarray(self._boxes[self._first[index]:self._first[index + 1]])
+
+    def identities_of(self, index: int) -> NDArray[np.int64]:
+        """Identities of one image's instances within its clip; -1 without a clip."""
+        return np.asarray(self._identities[self._first[index]:self._first[index + 1]])
+
+    def clips(self) -> list[str]:
+        """Clip of every image."""
+        return [str(record['clip']) for record in self.records]
 
     def has_mask(self, index: int) -> NDArray[np.bool_]:
         """Which instances of one image have a mask."""
@@ -131,7 +146,8 @@ class Corpus:
         return LabelledImage(
             str(record['name']), str(record['source']), self.image(index), self.boxes_of(index),
             tuple(self.mask(index, i) for i in range(count)), self.class_ids_of(index),
-            bool(record['exhaustive']))
+            bool(record['exhaustive']), str(record['clip']),
+            self.identities_of(index) if record['clip'] else None)
 
 
 def write_corpus(folder: str | Path, images: Iterable[LabelledImage]) -> Corpus:
@@ -147,7 +163,7 @@ def write_corpus(folder: str | Path, images: Iterable[LabelledImage]) -> Corpus:
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     records: list[dict[str, object]] = []
-    boxes, classes, regions, runs = [], [], [], []
+    boxes, classes, identities, regions, runs = [], [], [], [], []
     first, run_start, offset = [0], [0], 0
     # The index is what makes a folder a corpus, so it goes first and comes back last.
     (folder / 'images.json').unlink(missing_ok=True)
@@ -156,11 +172,14 @@ def write_corpus(folder: str | Path, images: Iterable[LabelledImage]) -> Corpus:
             height, width = item.image.shape[:2]
             records.append({
                 'name': item.name, 'source': item.source, 'height': height, 'width': width,
-                'offset': offset, 'exhaustive': item.exhaustive})
+                'offset': offset, 'exhaustive': item.exhaustive,
+                'clip': item.clip})
             pixels.write(np.ascontiguousarray(item.image).tobytes())
             offset += height * width * 3
             boxes.append(item.boxes)
             classes.append(item.class_ids)
+            identities.append(np.full(len(item.boxes), -1) if item.identities is None
+                              else item.identities)
             first.append(first[-1] + len(item.boxes))
             for mask in item.masks:
                 empty = mask is None or mask.area == 0
@@ -179,7 +198,9 @@ def write_corpus(folder: str | Path, images: Iterable[LabelledImage]) -> Corpus:
     np.savez(
         folder / 'instances.npz',
         boxes=np.concatenate(boxes).astype(np.float32).reshape(-1, 4),
-        class_ids=np.concatenate(classes).astype(np.int64), first=np.array(first, np.int64),
+        class_ids=np.concatenate(classes).astype(np.int64),
+        identities=np.concatenate(identities).astype(np.int64),
+        first=np.array(first, np.int64),
         regions=np.array(regions, np.int32).reshape(-1, 4),
         run_start=np.array(run_start, np.int64),
         runs=np.concatenate(runs).astype(np.uint32) if runs else np.zeros(0, np.uint32))

@@ -27,6 +27,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+# Where the identities of a sample's cut-outs and of a blended photo begin.
+PASTED, BLENDED = 100_000, 200_000
+
 
 @dataclass(frozen=True)
 class PairConfig:
@@ -101,14 +104,18 @@ class PairDataset(Dataset[tuple[ViewSample, ViewSample]]):
                 f'no photo to train on: the corpus has the sources {sorted(set(sources))}, the '
                 f'weights name {sorted(weights)}')
         self._cutouts = _find_cutouts(corpus, paste_weights)
+        self._clips: dict[str, list[int]] = {}
+        for row, clip in enumerate(corpus.clips()):
+            if clip:
+                self._clips.setdefault(clip, []).append(row)
 
     def __len__(self) -> int:
         return self.length
 
     def __getitem__(self, index: int) -> tuple[ViewSample, ViewSample]:
         rng = np.random.default_rng((self.seed, index))
-        layers, transforms, exhaustive = self._scene(rng)
-        first, second = (draw_view(layers, [pair[v] for pair in transforms], self.views)
+        stacks, transforms, exhaustive = self._scene(rng)
+        first, second = (draw_view(stacks[v], [pair[v] for pair in transforms], self.views)
                          for v in range(2))
         if rng.random() < self.views.mixup:
             first, second = self._mix(rng, first, second)
@@ -120,19 +127,19 @@ class PairDataset(Dataset[tuple[ViewSample, ViewSample]]):
     def scene_views(self, index: int) -> tuple[View, View]:
         """Draw a sample's views without blending and colour changes, to look at."""
         rng = np.random.default_rng((self.seed, index))
-        layers, transforms, _ = self._scene(rng)
-        first, second = (draw_view(layers, [pair[v] for pair in transforms], self.views)
+        stacks, transforms, _ = self._scene(rng)
+        first, second = (draw_view(stacks[v], [pair[v] for pair in transforms], self.views)
                          for v in range(2))
         return first, second
 
     def _scene(self, rng: np.random.Generator) -> tuple[
-            list[Layer], list[tuple[NDArray[np.float64], NDArray[np.float64]]], bool]:
-        """Draw a photo, cut-outs to put on it, and how each of them moves."""
+            list[list[Layer]], list[tuple[NDArray[np.float64], NDArray[np.float64]]], bool]:
+        """Draw a photo or two frames of a clip, cut-outs on top, and how each of them moves."""
         index = int(rng.choice(len(self.corpus), p=self._chance))
-        photo = _photo_layer(self.corpus, index, 1)
-        layers = [photo]
+        photo = self._photo(index, 1)
+        stacks = [[photo], [self._photo(self._partner(rng, index), 1)]]
         transforms = [photo_transforms(rng, *_size(photo), self.views)]
-        identity = 1 + len(photo.shapes)
+        identity = PASTED
         for row in self._choose_cutouts(rng):
             source, instance = self._cutouts.places[row]
             layer = cut_out(self.corpus.image(source), _shape(
@@ -141,10 +148,25 @@ class PairDataset(Dataset[tuple[ViewSample, ViewSample]]):
                 wide = ViewConfig(hue=20, saturation=50, value=50)
                 layer = Layer(jitter_colours(rng, np.ascontiguousarray(layer.image), wide),
                               layer.alpha, layer.shapes)
-            layers.append(layer)
+            for stack in stacks:
+                stack.append(layer)
             transforms.append(object_transforms(rng, *_size(layer), self.views))
             identity += 1
-        return layers, transforms, bool(self.corpus.records[index]['exhaustive'])
+        return stacks, transforms, bool(self.corpus.records[index]['exhaustive'])
+
+    def _partner(self, rng: np.random.Generator, index: int) -> int:
+        """Choose another frame of the same clip; a photo on its own is its own partner."""
+        frames = self._clips.get(str(self.corpus.records[index]['clip']), [index])
+        return frames[int(rng.integers(len(frames)))]
+
+    def _photo(self, index: int, first_identity: int) -> Layer:
+        """Make a layer of an image and all its instances, numbered within its photo or clip."""
+        identities = self.corpus.identities_of(index)
+        if not self.corpus.records[index]['clip']:
+            identities = np.arange(len(identities))
+        return Layer(self.corpus.image(index), None, [
+            _shape(self.corpus, index, i, first_identity + int(identity))
+            for i, identity in enumerate(identities)])
 
     def _choose_cutouts(self, rng: np.random.Generator) -> list[int]:
         """Rows of the cut-out list for one scene; often all of one class."""
@@ -162,7 +184,7 @@ class PairDataset(Dataset[tuple[ViewSample, ViewSample]]):
     def _mix(self, rng: np.random.Generator, first: View, second: View) -> tuple[View, View]:
         """Blend a second photo into both views; its instances count as well."""
         index = int(rng.choice(len(self.corpus), p=self._chance))
-        layer = _photo_layer(self.corpus, index, 100_000)
+        layer = self._photo(index, BLENDED)
         pair = photo_transforms(rng, *_size(layer), self.views)
         mixed = []
         for view, transform in zip((first, second), pair, strict=True):
@@ -256,13 +278,6 @@ def _shape(corpus: Corpus, index: int, instance: int, identity: int) -> Shape:
     return Shape(identity, box, mask.decode(), mask.x_offset, mask.y_offset)
 
 
-def _photo_layer(corpus: Corpus, index: int, identity: int) -> Layer:
-    """Make a layer of a photo and all its instances, numbered from ``identity``."""
-    count = len(corpus.boxes_of(index))
-    return Layer(corpus.image(index), None,
-                 [_shape(corpus, index, i, identity + i) for i in range(count)])
-
-
 def jitter_boxes(
     rng: np.random.Generator, boxes: NDArray[np.float32], deviation: float,
 ) -> NDArray[np.float32]:
@@ -271,7 +286,7 @@ def jitter_boxes(
     noise = np.clip(rng.normal(0, 1, boxes.shape), -2, 2) * deviation
     moved = boxes + noise * np.concatenate([sides, sides], 1)
     moved[:, 2:] = np.maximum(moved[:, 2:], moved[:, :2] + 1)
-    return moved.astype(np.float32)
+    return np.asarray(moved, np.float32)
 
 
 def _window(box: NDArray[np.float32], margin: float) -> NDArray[np.float32]:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 import json
 from pathlib import Path
 
 import cv2
+from masa_ros.rendering.scene import Scene, SceneConfig
+from masa_ros.structures.boxes import pairwise_iou, valid_boxes
+from masa_ros.structures.instances import Instances
 from masa_ros.structures.masks import encode_plane, RoiMask
 from masa_ros.training.corpus import LabelledImage
 import numpy as np
@@ -174,6 +178,65 @@ def read_labels(root: str | Path, sources: tuple[str, ...]) -> Iterator[Labelled
         if source in sources:
             image = read_image(root / 'pool' / entry['file'])
             yield _with_labels(root, source, entry['file'], Path(entry['path']), image)
+
+
+def add_detections(item: LabelledImage, found: Instances) -> LabelledImage:
+    """
+    Add a detector's boxes for objects that have no label yet; they have no mask.
+
+    Parameters
+    ----------
+    item : LabelledImage
+        What is known; a detection that overlaps a known object by half is dropped.
+    found : Instances
+        What a detector found in the image.
+
+    Raises
+    ------
+    ValueError
+        If the image is a frame of a clip, where a box would need an identity.
+
+    """
+    usable = valid_boxes(found.boxes, *item.image.shape[:2])
+    usable &= ~(pairwise_iou(found.boxes, item.boxes) > 0.5).any(axis=1)
+    found = found.select(usable)
+    if item.identities is not None:
+        raise ValueError(f'{item.name} is a frame of a clip, where a detection would need an '
+                         'identity; detections can be added to single photos')
+    return replace(
+        item, boxes=np.concatenate([item.boxes, found.boxes]),
+        masks=(*item.masks, *(None,) * len(found)),
+        class_ids=np.concatenate([item.class_ids, found.class_ids]))
+
+
+def rendered_clip(
+    seed: int, num_frames: int, config: SceneConfig, least_visible: float = 0.2,
+) -> Iterator[LabelledImage]:
+    """
+    Render frames of one street, spread over its time, with masks and identities.
+
+    Parameters
+    ----------
+    seed : int
+        Decides the street.
+    num_frames : int
+        Pictures to take.
+    config : SceneConfig
+        Size, objects, duration.
+    least_visible : float
+        Objects that show less than this part of themselves are left out.
+
+    """
+    scene = Scene(seed, config)
+    for number in range(num_frames):
+        frame = scene.render((number + 0.5) * config.duration_s / num_frames)
+        truth = frame.truth
+        rows = [i for i in range(len(truth))
+                if truth.visibilities[i] >= least_visible and truth.masks[i].area > 0]
+        yield LabelledImage(
+            f'rendered{seed}_{number}', 'rendered', frame.image, truth.visible_boxes[rows],
+            tuple(truth.masks[i] for i in rows), np.full(len(rows), -1, np.int64), False,
+            f'rendered{seed}', truth.track_ids[rows])
 
 
 def _with_labels(

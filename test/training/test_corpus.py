@@ -57,3 +57,16 @@ def test_nothing_to_write_and_double_names_are_refused(tmp_path: Path) -> None:
         write_corpus(tmp_path, [])
     with pytest.raises(ValueError, match="share the names \\['a'\\]"):
         write_corpus(tmp_path, [image_with(()), image_with(())])
+
+
+def test_frames_of_a_clip_keep_their_identities(tmp_path: Path) -> None:
+    frame = image_with((None, None))
+    frame = LabelledImage(frame.name, frame.source, frame.image, frame.boxes, frame.masks,
+                          frame.class_ids, False, 'drive', np.array([7, 9]))
+    corpus = write_corpus(tmp_path, [frame, image_with((None,), 'b')])
+    assert corpus.clips() == ['drive', '']
+    np.testing.assert_array_equal(corpus.identities_of(0), [7, 9])
+    read = corpus[0]
+    assert read.identities is not None
+    np.testing.assert_array_equal(read.identities, [7, 9])
+    assert corpus[1].identities is None

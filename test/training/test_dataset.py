@@ -1,7 +1,12 @@
 from __future__ import annotations
 
-from masa_ros.training.corpus import Corpus
+from dataclasses import replace
+from pathlib import Path
+
+from masa_ros.structures.masks import encode_plane
+from masa_ros.training.corpus import Corpus, LabelledImage, write_corpus
 from masa_ros.training.dataset import collate, jitter_boxes, PairConfig, PairDataset
+from masa_ros.training.labels import labelled
 from masa_ros.training.views import ViewConfig
 import numpy as np
 import pytest
@@ -73,3 +78,26 @@ def test_jitter_keeps_boxes_upright() -> None:
     still = jitter_boxes(np.random.default_rng(0), boxes, 0.0)
     np.testing.assert_array_equal(still, boxes)
     assert jitter_boxes(np.random.default_rng(0), boxes[:0], 0.1).shape == (0, 4)
+
+
+def test_two_frames_of_a_clip_make_a_pair(tmp_path: Path) -> None:
+    def frame(name: str, clip: str, colour: int, x: int) -> LabelledImage:
+        image = np.full((64, 64, 3), colour, np.uint8)
+        mask = np.zeros((64, 64), bool)
+        mask[20:40, x:x + 20] = True
+        item = labelled(name, 'video', image, [encode_plane(mask)], [0], False)
+        return replace(item, clip=clip, identities=np.array([5]))
+
+    corpus = write_corpus(tmp_path, [frame('a', 'one', 10, 10), frame('b', 'one', 200, 30),
+                                     frame('c', 'two', 10, 10)])
+    still = ViewConfig(size=64, paste_max=0, mixup=0.0, zoom_min=1.0, zoom_max=1.0,
+                       photometric=0.0, hue=0, saturation=0, value=0)
+    dataset = PairDataset(corpus, {'video': 1}, {}, still, PairConfig(), 0, 60)
+    mixed = 0
+    for index in range(60):
+        first, second = dataset[index]
+        colours = {int(np.median(first.image)), int(np.median(second.image))}
+        mixed += colours == {10, 200}
+        assert set(first.identities) | set(second.identities) <= {6}
+    # Two thirds of the draws are of clip one, half of which take the other frame.
+    assert 8 <= mixed <= 32

@@ -3,10 +3,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import cv2
+from masa_ros.rendering.scene import SceneConfig
+from masa_ros.structures.instances import Instances
 from masa_ros.training.labels import (
+    add_detections,
     polygons,
     read_image,
     relative_boxes,
+    rendered_clip,
     segment_map,
     semantic_map,
     shrink,
@@ -100,3 +104,30 @@ def test_relative_boxes_become_pixels() -> None:
     np.testing.assert_allclose(boxes, [[15, 15, 45, 25]])
     assert ids.tolist() == [3]
     assert relative_boxes('', 40, 60)[0].shape == (0, 4)
+
+
+def test_a_detection_of_a_labelled_object_is_not_added_again() -> None:
+    item = polygons('a', 'b', PHOTO, '7 0.25 0.25 0.75 0.25 0.75 0.75 0.25 0.75')
+    found = Instances.from_boxes(
+        [[14, 11, 44, 30], [0, 0, 10, 10], [90, 90, 99, 99]], class_ids=[7, 1, 1])
+    more = add_detections(item, found)
+    np.testing.assert_array_equal(more.class_ids, [7, 1])
+    assert more.masks[1] is None
+    assert len(add_detections(item, Instances()).boxes) == 1
+
+
+def test_rendered_frames_share_identities() -> None:
+    config = SceneConfig(width_px=160, height_px=96, num_objects=8, num_props=0, duration_s=2.0)
+    frames = list(rendered_clip(5, 3, config))
+    assert len({frame.name for frame in frames}) == 3
+    assert len({frame.clip for frame in frames}) == 1
+    known = [set(frame.identities.tolist()) for frame in frames if frame.identities is not None]
+    assert len(known) == 3
+    assert set.union(*known)
+    for frame in frames:
+        for box, mask in zip(frame.boxes, frame.masks, strict=True):
+            assert mask is not None
+            assert mask.area > 0
+            np.testing.assert_array_equal(
+                box, [mask.x_offset, mask.y_offset, mask.x_offset + mask.width,
+                      mask.y_offset + mask.height])
