@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 
 NANOSECONDS = 1_000_000_000
@@ -43,9 +43,9 @@ class StampPolicy:
 
     jump_back_s: float = 1.0
     jump_forward_s: float = 60.0
-    _newest_ns: int | None = None
-    _last_late_ns: int | None = None
-    _late_in_a_row: int = 0
+    _newest_ns: int | None = field(init=False, default=None)
+    _last_late_ns: int | None = field(init=False, default=None)
+    _late_in_a_row: int = field(init=False, default=0)
 
     def judge(self, stamp_ns: int) -> StampVerdict:
         """

@@ -332,6 +332,7 @@ def array_to_image(
 
 _JPEG_START = b'\xff\xd8\xff'
 _JPEG_END = b'\xff\xd9'
+_JPEG_SCAN = 0xDA
 _PNG_START = b'\x89PNG\r\n\x1a\n'
 _PNG_END = b'IEND\xaeB`\x82'
 
@@ -394,10 +395,20 @@ def _check_jpeg_is_whole(data: NDArray[np.uint8]) -> None:
     marker are allowed: some cameras send a fixed amount.
     """
     text = data.tobytes()
-    # The marker cannot occur inside the entropy-coded data, but a thumbnail before it has one.
-    start = text.find(b'\xff\xda')
-    if start < 0 or text.rfind(_JPEG_END, start) < 0:
-        raise ValueError(f'JPEG image of {data.size} bytes is cut off: it has no end marker')
+    position = 2
+    # Up to the picture there are segments that say how long they are; one may hold a whole
+    # thumbnail with markers of its own.
+    while position + 4 <= len(text) and text[position] == 0xFF:
+        marker = text[position + 1]
+        if marker == _JPEG_SCAN:
+            # The end marker cannot occur inside the coded pixels that follow.
+            if text.find(_JPEG_END, position) < 0:
+                break
+            return
+        # A fill byte stands alone.
+        position += 1 if marker == 0xFF else 2 + int.from_bytes(
+            text[position + 2:position + 4], 'big')
+    raise ValueError(f'JPEG image of {data.size} bytes is cut off: it has no end marker')
 
 
 def rgb_to_compressed(

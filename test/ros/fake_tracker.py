@@ -14,8 +14,8 @@ from pathlib import Path
 import sys
 import time
 from typing import Any
+from unittest.mock import patch
 
-from masa_ros import pipeline
 from masa_ros.models import ModelConfig
 from masa_ros.models.model import WeightsInfo
 from masa_ros.structures.boxes import clip_boxes
@@ -73,9 +73,9 @@ class FakeModel:
 
 
 def main() -> int:
-    pipeline.build_model = FakeModel  # type: ignore[assignment]
     from masa_ros.ros.node import main as run_node
-    return run_node()
+    with patch('masa_ros.pipeline.build_model', FakeModel):
+        return run_node()
 
 
 if __name__ == '__main__':
