@@ -203,7 +203,8 @@ def _deconvolve(convolution: Any, cells: Tensor) -> Tensor:
     """Transposed 2 x 2 convolution of stride 2: ``(..., C)`` cells to ``(..., 4, C')``."""
     weight = convolution.weight.permute(2, 3, 1, 0).flatten(0, 2)
     bias = convolution.bias.repeat(4)
-    return F.linear(cells, weight, bias).view(*cells.shape[:-1], 4, -1)
+    return F.linear(cells, weight, bias).view(
+        *cells.shape[:-1], 4, convolution.out_channels)
 
 
 def _cells(
