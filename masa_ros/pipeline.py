@@ -214,7 +214,7 @@ class Pipeline:
 
     def _seed(self, frame: Frame) -> str:
         """Text that differs between recordings and is the same for the same one."""
-        image = hashlib.sha256(frame.image).hexdigest()
+        image = hashlib.sha256(frame.image.tobytes()).hexdigest()
         return f'{self.fingerprint()} {frame.stream} {frame.stamp_ns} {image}'
 
     def _observations(
