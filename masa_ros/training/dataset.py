@@ -175,8 +175,8 @@ class PairDataset(Dataset[tuple[ViewSample, ViewSample]]):
         if not count or not len(bank.places):
             return []
         chance = bank.chance
-        if bank.classes and rng.random() < self.views.same_class:
-            chosen = bank.classes[int(rng.integers(len(bank.classes)))]
+        if len(bank.classes) and rng.random() < self.views.same_class:
+            chosen = int(rng.choice(bank.classes, p=bank.class_chance))
             chance = np.where(bank.class_ids == chosen, chance, 0)
             chance = chance / chance.sum()
         return [int(row) for row in rng.choice(len(bank.places), count, p=chance)]
@@ -231,7 +231,8 @@ class _Cutouts:
     places: list[tuple[int, int]]
     chance: NDArray[np.float64]
     class_ids: NDArray[np.int64]
-    classes: list[int]
+    classes: NDArray[np.int64]
+    class_chance: NDArray[np.float64]
 
 
 def _find_cutouts(corpus: Corpus, weights: Mapping[str, float]) -> _Cutouts:
@@ -255,8 +256,11 @@ def _find_cutouts(corpus: Corpus, weights: Mapping[str, float]) -> _Cutouts:
     labels = np.array(class_ids, np.int64)
     values, counts = np.unique(labels[labels >= 0], return_counts=True)
     chance = _share(sources, weights)
-    return _Cutouts(places, np.zeros(0) if chance is None else chance, labels,
-                    [int(v) for v in values[counts >= 6]])
+    enough = counts >= 6
+    # Frequent classes have more different members, so a scene of them is worth more.
+    class_chance = np.sqrt(counts[enough])
+    return _Cutouts(places, np.zeros(0) if chance is None else chance, labels, values[enough],
+                    class_chance / max(class_chance.sum(), 1))
 
 
 def _share(sources: Sequence[str], weights: Mapping[str, float]) -> NDArray[np.float64] | None:
