@@ -142,26 +142,40 @@ def read_sequence(folder: Path) -> Sequence:
         detections=() if given is None else _detections(given, count))
 
 
-def read_folder(root: Path) -> list[Sequence]:
+def read(root: Path, split: str = '', *, images: bool = True) -> list[Sequence]:
     """
-    Read a folder of sequences, or one sequence, by name.
+    Read a folder of sequences, or one sequence.
+
+    Parameters
+    ----------
+    root : Path
+        Folder of a data set, of a split, or of one sequence.
+    split : str
+        Folder below the root, such as ``train``; none when empty.
+    images : bool
+        Whether the images must be there.
 
     Raises
     ------
     FileNotFoundError
-        If there is none.
+        If there is no sequence, or one without the images that are needed.
 
     """
-    root = Path(root)
+    root = root / split if split else root
     if _is_sequence(root):
-        return [read_sequence(root)]
-    folders = sorted(path for path in root.iterdir() if _is_sequence(path)) \
-        if root.is_dir() else []
+        folders = [root]
+    else:
+        folders = sorted(path for path in root.iterdir() if _is_sequence(path)) \
+            if root.is_dir() else []
     if not folders:
         raise FileNotFoundError(
             f'{root} holds no MOTChallenge sequence (a folder with seqinfo.ini, gt/gt.txt or '
             f'det/det.txt); get one from {SOURCE} and give its train or test folder')
-    return [read_sequence(path) for path in folders]
+    sequences = [read_sequence(path) for path in folders]
+    bare = [sequence.name for sequence in sequences if not sequence.image_paths]
+    if images and bare:
+        raise FileNotFoundError(f'{", ".join(bare)}: no images in img1/; get them from {SOURCE}')
+    return sequences
 
 
 def _is_sequence(path: Path) -> bool:

@@ -1,0 +1,151 @@
+"""
+Detections that others published for a data set, put onto its sequences.
+
+Two forms are read: COCO result files (one JSON list with image ids), and the reference's public
+detections (one pickle per frame, named like the image with the suffix ``.pth``).
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import replace
+import io
+import json
+from pathlib import Path
+import pickle
+from typing import Any
+
+from masa_ros.evaluation.datasets.files import mask_of, masked, xywh_to_xyxy
+from masa_ros.evaluation.datasets.sequence import Sequence
+from masa_ros.structures.boxes import as_boxes
+from masa_ros.structures.instances import Instances
+import numpy as np
+
+# All that arrays in a pickle need; anything else could run code.
+_ALLOWED = {
+    ('numpy', 'ndarray'), ('numpy', 'dtype'),
+    ('numpy.core.multiarray', '_reconstruct'), ('numpy._core.multiarray', '_reconstruct'),
+    ('numpy.core.multiarray', 'scalar'), ('numpy._core.multiarray', 'scalar'),
+    ('_codecs', 'encode'),
+}
+
+
+class _ArrayUnpickler(pickle.Unpickler):
+    """Unpickles containers and numpy arrays only."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in _ALLOWED:
+            raise ValueError(f'the file asks for {module}.{name}, expected lists, dictionaries '
+                             'and numpy arrays only; it was refused because it could run code')
+        return super().find_class(module, name)
+
+
+def read_pickle(path: Path) -> Any:
+    """
+    Read a pickle of containers and numpy arrays.
+
+    Raises
+    ------
+    FileNotFoundError
+        If it is missing.
+    ValueError
+        If it is damaged or holds anything else.
+
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f'{path} is missing; unpack public_dets_masa.zip of the '
+                                'reference beside the data set')
+    try:
+        return _ArrayUnpickler(io.BytesIO(path.read_bytes())).load()
+    except ValueError as error:
+        raise ValueError(f'{path}: {error}') from error
+    except Exception as error:
+        raise ValueError(f'{path} is not a pickle of detections ({error})') from error
+
+
+def from_pickles(sequence: Sequence, folder: Path, image_root: Path) -> Sequence:
+    """
+    Give a sequence the reference's public detections.
+
+    Parameters
+    ----------
+    sequence : Sequence
+        With its image paths.
+    folder : Path
+        Folder of the detections, laid out like the images.
+    image_root : Path
+        What to take off the image paths.
+
+    Raises
+    ------
+    FileNotFoundError
+        If a frame has no file.
+    ValueError
+        If a file is damaged.
+
+    """
+    found = []
+    for image in sequence.image_paths:
+        path = (folder / image.relative_to(image_root)).with_suffix('.pth')
+        content = read_pickle(path)
+        if not isinstance(content, dict) or 'det_bboxes' not in content:
+            raise ValueError(f'{path} has no det_bboxes, expected det_bboxes and det_labels')
+        rows = np.asarray(content['det_bboxes'], np.float32)
+        rows = rows.reshape(-1, rows.shape[-1] if rows.ndim == 2 else 5)
+        scores = rows[:, 4] if rows.shape[1] > 4 else np.ones(len(rows), np.float32)
+        objects = Instances.from_boxes(as_boxes(rows[:, :4]), scores, content['det_labels'])
+        masks = content.get('det_masks')
+        if masks is not None:
+            objects = masked(objects, [mask_of(mask, 0, 0) for mask in masks])
+        found.append(objects)
+    return replace(sequence, detections=tuple(found))
+
+
+def from_coco_results(
+    sequences: list[Sequence], path: Path, image_ids: Mapping[tuple[str, int], int],
+) -> list[Sequence]:
+    """
+    Give sequences the detections of a COCO result file.
+
+    Parameters
+    ----------
+    sequences : list of Sequence
+        Sequences of a data set.
+    path : Path
+        JSON list of ``image_id``, ``bbox`` (left, top, width, height), ``score``,
+        ``category_id``, and perhaps ``segmentation``.
+    image_ids : mapping
+        Image id of each sequence name and frame index.
+
+    Raises
+    ------
+    ValueError
+        If the file is not such a list.
+
+    """
+    try:
+        rows = json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise ValueError(f'{path} is not JSON ({error}); it may be cut off') from error
+    if not isinstance(rows, list) or (rows and 'image_id' not in rows[0]):
+        raise ValueError(f'{path} is not a list of detections with image_id, bbox, score and '
+                         'category_id')
+    per_image = defaultdict(list)
+    for row in rows:
+        per_image[row['image_id']].append(row)
+    changed = []
+    for sequence in sequences:
+        frames = []
+        for index in sequence.frame_indices.tolist():
+            own = per_image.get(image_ids.get((sequence.name, index), -1), [])
+            objects = Instances.from_boxes(
+                xywh_to_xyxy([row['bbox'] for row in own]), [row['score'] for row in own],
+                [row['category_id'] for row in own])
+            if any(row.get('segmentation') for row in own):
+                objects = masked(objects, [
+                    mask_of(row.get('segmentation'), sequence.height_px, sequence.width_px)
+                    for row in own])
+            frames.append(objects)
+        changed.append(replace(sequence, detections=tuple(frames)))
+    return changed
