@@ -1,0 +1,85 @@
+"""``masa_ros adapt``: make the tracker better on a user's own recording, without labels."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from contextlib import closing
+import logging
+from pathlib import Path
+import time
+from typing import Any
+
+from masa_ros.cli.inputs import Input, open_input
+from masa_ros.cli.settings import add_settings, read_settings
+from masa_ros.structures.instances import Instances
+from masa_ros.structures.settings import from_mapping
+import numpy as np
+from numpy.typing import NDArray
+
+BETTER, NOT_BETTER = 0, 1
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add the command to the command line."""
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        'adapt', help='fine-tune the track head on a recording, without labels',
+        description='Sample frames of a bag, video or image folder, mark their objects, '
+        'fine-tune the track head of the model tiny, and judge it on the end of the recording. '
+        'Exit code: 0 better weights were written, 1 it did not get better and nothing was '
+        'written.')
+    parser.add_argument('input', type=Path, help='bag, video or image folder')
+    parser.add_argument('--out', type=Path, required=True, help='folder for the result')
+    parser.add_argument('--topics', nargs='+', default=[], metavar='IMAGE',
+                        help='image topics of a bag')
+    parser.add_argument('--steps', type=int, help='optimizer steps')
+    parser.add_argument('--frames', type=int, help='most frames to use')
+    parser.add_argument('--seed', type=int, help='seed of everything random')
+    add_settings(parser)
+    parser.set_defaults(run=run, model='tiny')
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the command; returns the exit code."""
+    from masa_ros.detectors import build_detector
+    from masa_ros.models import build_model
+    from masa_ros.training.adapt import adapt, AdaptConfig
+
+    logging.basicConfig(level=logging.INFO, format='%(message)s')
+    node_config, config = read_settings(args)
+    if config.model.name != 'tiny':
+        raise ValueError(f'only the model tiny can be adapted so far, not {config.model.name}')
+    given = {name: getattr(args, name) for name in ('steps', 'frames', 'seed')
+             if getattr(args, name) is not None}
+    settings = from_mapping(AdaptConfig, given, 'the command line')
+    if (args.out / 'latest.pt').exists() or (args.out / 'adapted.pt').exists():
+        raise ValueError(f'{args.out} holds an earlier run; choose another folder')
+    detector = build_detector(config.detector)
+    model = build_model(config.model)
+
+    def teacher(image: NDArray[np.uint8]) -> Instances:
+        boxes = None if detector is None else detector.detect([image])[0]
+        return model.run([image], [boxes])[0]
+
+    started = time.monotonic()
+    with closing(open_input(args.input, node_config, args.topics,
+                            use_bag_detections=False)) as recording:
+        result = adapt(_frames(recording), teacher, config.model.checkpoint, args.out, settings)
+        for problem in recording.problems():
+            print(f'left out: {problem}')
+    print(f'learned from {result.learned_frames} frames, judged on {result.judged_frames} at '
+          f'the end of the recording, {time.monotonic() - started:.0f} s\n'
+          f'{"":28s}before   after\n'
+          f'finds itself in other views {result.before.views:6.3f}  {result.after.views:6.3f}\n'
+          f'finds itself in next frame  {result.before.neighbours:6.3f}  '
+          f'{result.after.neighbours:6.3f}')
+    if result.written is None:
+        print('not better, so nothing was written')
+        return NOT_BETTER
+    print(f'better; use it with --model tiny --checkpoint {result.written}')
+    return BETTER
+
+
+def _frames(recording: Input) -> Iterator[tuple[str, NDArray[np.uint8]]]:
+    for item in recording:
+        yield f'{item.frame.stream}/{item.frame.frame_index}', item.frame.image

@@ -1,0 +1,77 @@
+"""``masa_ros train``: train the small network from a recipe or on a folder of images."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add the command to the command line."""
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        'train', help='train the small network from a recipe or on images',
+        description='Train from a YAML recipe, or on images: a folder that masa_ros propose '
+        'made, or a folder of images that the model marks first. A run that was broken off goes '
+        'on. For several processes: torchrun -m masa_ros.training.train RECIPE.')
+    parser.add_argument('input', type=Path,
+                        help='recipe (.yaml), folder of proposals, or folder of images')
+    parser.add_argument('settings', nargs='*', metavar='NAME=VALUE',
+                        help='settings over the recipe, such as steps=2000 or run=runs/mine')
+    parser.add_argument('--out', type=Path, help='run folder when training on images')
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the command; returns the exit code."""
+    from masa_ros.training.config import load_config, TrainConfig
+    from masa_ros.training.train import train
+
+    logging.basicConfig(level=logging.INFO, format='%(asctime)s %(message)s')
+    overrides = _overrides(args.settings)
+    if args.input.suffix in ('.yaml', '.yml'):
+        config = load_config(args.input, overrides)
+    elif args.input.is_dir():
+        config = _on_images(args.input, args.out, overrides)
+    else:
+        raise FileNotFoundError(f'{args.input} is neither a recipe (.yaml) nor a folder')
+    if not isinstance(config, TrainConfig):
+        raise TypeError('a recipe must give a TrainConfig')
+    newest = train(config)
+    print(f'trained; use it with --model tiny --checkpoint {newest}')
+    return 0
+
+
+def _on_images(folder: Path, out: Path | None, overrides: dict[str, Any]) -> Any:
+    """Recipe for a folder: mark the images where needed, then start from the shipped weights."""
+    from masa_ros.models.tiny.weights import SHIPPED
+    from masa_ros.structures.settings import from_mapping
+    from masa_ros.training.config import TrainConfig
+    from masa_ros.training.corpus import write_corpus
+    from masa_ros.training.proposals import read_proposals
+
+    place = out or Path('runs') / folder.resolve().name
+    shards = folder
+    if not list(folder.glob('shard-*.tar')):
+        from masa_ros.cli.main import main
+
+        shards = place / 'proposals'
+        main(['propose', str(folder), '--out', str(shards)])
+    corpus = write_corpus(place / 'corpus', read_proposals(shards))
+    start = {'initial_weights': str(SHIPPED)} if SHIPPED.is_file() else {}
+    return from_mapping(TrainConfig, {
+        'run': str(place), 'data.corpus': str(corpus.folder), **start, **overrides},
+        'the command line')
+
+
+def _overrides(entries: list[str]) -> dict[str, Any]:
+    values = {}
+    for entry in entries:
+        name, sign, value = entry.partition('=')
+        if not sign:
+            raise ValueError(f'{entry!r} is not NAME=VALUE, such as steps=2000')
+        values[name] = yaml.safe_load(value)
+    return values

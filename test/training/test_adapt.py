@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from masa_ros.models.tiny.network import TinyConfig, TinyNetwork
+from masa_ros.models.tiny.weights import load_network, save_weights
+from masa_ros.structures.instances import Instances
+from masa_ros.training import adapt as module
+from masa_ros.training.adapt import (
+    adapt,
+    AdaptConfig,
+    Judgement,
+    neighbour_accuracy,
+    sample_frames,
+)
+from masa_ros.training.corpus import LabelledImage
+import numpy as np
+from numpy.typing import NDArray
+import pytest
+import torch
+
+CONFIG = AdaptConfig(frames=12, steps=3, batch=2, judge_pairs=4)
+
+
+def drive(count: int = 14) -> Iterator[tuple[str, NDArray[np.uint8]]]:
+    """Two coloured squares that move over a texture, seen by a moving camera."""
+    rng = np.random.default_rng(0)
+    ground = rng.integers(60, 200, (90, 400, 3)).astype(np.uint8)
+    for t in range(count):
+        image = ground[:, 12 * t:12 * t + 120].copy()
+        image[20:45, 10 + 2 * t:35 + 2 * t] = (250, 30, 30)
+        image[50:80, 70 - 2 * t:100 - 2 * t] = (20, 60, 240)
+        yield f'f{t}', image
+
+
+def teacher(image: NDArray[np.uint8]) -> Instances:
+    red = np.argwhere((image == (250, 30, 30)).all(2))
+    blue = np.argwhere((image == (20, 60, 240)).all(2))
+    boxes = [[*part.min(0)[::-1], *(part.max(0)[::-1] + 1)] for part in (red, blue) if len(part)]
+    return Instances.from_boxes(boxes)
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Path:
+    torch.manual_seed(0)
+    network = TinyNetwork(TinyConfig(channels=16, embedding_size=8))
+    save_weights(tmp_path / 'start.pt', network, {})
+    return tmp_path / 'start.pt'
+
+
+def test_only_the_track_head_moves(
+    start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    verdicts = iter([Judgement(0.5, 0.5), Judgement(0.6, float('nan'))])
+    monkeypatch.setattr(module, 'judge', lambda *_: next(verdicts))
+    result = adapt(drive(), teacher, start, tmp_path / 'out', CONFIG)
+    assert result.written is not None
+    before, after = load_network(start)[0].state_dict(), load_network(result.written)[0]
+    for name, value in after.state_dict().items():
+        assert torch.equal(value, before[name]) != name.startswith('track_head.'), name
+
+
+def test_a_worse_result_is_not_written(
+    start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    verdicts = iter([Judgement(0.9, 0.9), Judgement(0.91, 0.8)])
+    monkeypatch.setattr(module, 'judge', lambda *_: next(verdicts))
+    result = adapt(drive(), teacher, start, tmp_path / 'out', CONFIG)
+    assert result.written is None
+    assert not (tmp_path / 'out/adapted.pt').exists()
+
+
+def test_the_judge_sees_the_end_of_the_recording(start: Path, tmp_path: Path) -> None:
+    result = adapt(drive(), teacher, start, tmp_path / 'out', CONFIG)
+    assert (result.learned_frames, result.judged_frames) == (9, 3)
+    for verdict in (result.before, result.after):
+        assert 0 <= verdict.views <= 1
+        assert 0 <= verdict.mean() <= 1
+
+
+def test_a_standing_camera_gives_too_few_frames(start: Path, tmp_path: Path) -> None:
+    still = [('f', next(drive())[1])] * 30
+    with pytest.raises(ValueError, match='has 1 different frames'):
+        adapt(still, teacher, start, tmp_path / 'out', CONFIG)
+
+
+def test_frames_without_objects_are_refused(start: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match='nothing was found'):
+        adapt(drive(), lambda image: Instances(), start, tmp_path / 'out', CONFIG)
+
+
+def test_long_recordings_are_thinned_evenly() -> None:
+    rng = np.random.default_rng(0)
+    frames = [(str(i), rng.integers(0, 256, (30, 40, 3)).astype(np.uint8)) for i in range(100)]
+    names = [int(name) for name, _ in sample_frames(frames, AdaptConfig(frames=10))]
+    assert len(names) == 10
+    assert max(np.diff(names)) <= 2 * min(np.diff(names))
+    assert names[-1] > 80
+
+
+def test_neighbours_by_hand() -> None:
+    image = np.zeros((50, 50, 3), np.uint8)
+    boxes = np.array([[0, 0, 10, 10], [30, 30, 40, 40]], np.float32)
+    frames = [LabelledImage(str(i), 's', image, boxes + i, (None, None), np.zeros(2, np.int64))
+              for i in range(2)]
+    right = {'0': np.eye(2, dtype=np.float32), '1': np.eye(2, dtype=np.float32)}
+    swapped = {'0': np.eye(2, dtype=np.float32), '1': np.eye(2, dtype=np.float32)[::-1]}
+    assert neighbour_accuracy(frames, lambda item: right[item.name]) == 1
+    assert neighbour_accuracy(frames, lambda item: swapped[item.name]) == 0
+    assert np.isnan(neighbour_accuracy(frames[:1], lambda item: right[item.name]))
