@@ -1,0 +1,131 @@
+"""Scores of tracked sequences: hand-worked cases and the outside tool on random ones."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from masa_ros.evaluation.datasets.sequence import Sequence, with_ids
+from masa_ros.evaluation.scores import (
+    combine,
+    matching_data,
+    mean_over_classes,
+    score_sequence,
+)
+from masa_ros.structures.instances import Instances, TrackedInstances, TrackState
+import numpy as np
+import pytest
+
+A, B = [0.0, 0.0, 10.0, 10.0], [20.0, 20.0, 30.0, 30.0]
+
+
+def frame(boxes: list[list[float]], ids: list[int]) -> TrackedInstances:
+    return with_ids(Instances.from_boxes(boxes), ids)
+
+
+def sequence(truth: list[TrackedInstances], name: str = 's') -> Sequence:
+    indices = np.arange(len(truth), dtype=np.int64)
+    return Sequence(name, indices, indices, 1.0, truth=tuple(truth))
+
+
+def test_perfect_tracks_score_one() -> None:
+    truth = [frame([A, B], [1, 2])] * 3
+    scores = score_sequence(sequence(truth), truth).table()
+    assert [scores[name] for name in ('HOTA', 'AssA', 'DetA', 'IDF1', 'MOTA')] == [1] * 5
+    assert scores['IDSW'] == 0
+
+
+def test_one_switch_in_the_middle() -> None:
+    # One object, four frames, two ids: AssA = mean over the matches of 2 / (4 + 2 - 2) = 0.5,
+    # HOTA its root; IDF1 = 2 * 2 / (4 + 4); MOTA = 1 - 1 / 4.
+    truth = [frame([A], [1])] * 4
+    found = [frame([A], [7])] * 2 + [frame([A], [8])] * 2
+    scores = score_sequence(sequence(truth), found).table()
+    assert scores['AssA'] == pytest.approx(0.5)
+    assert scores['HOTA'] == pytest.approx(0.5 ** 0.5)
+    assert scores['IDF1'] == pytest.approx(0.5)
+    assert scores['MOTA'] == pytest.approx(0.75)
+    assert (scores['IDSW'], scores['num_ids']) == (1, 2)
+
+
+def test_sequences_are_combined_by_their_objects() -> None:
+    long = [frame([A], [1])] * 9
+    first = score_sequence(sequence(long), long)
+    missed = score_sequence(sequence([frame([A], [1])], 't'), [frame([], [])])
+    table = combine([first, missed]).table()
+    assert table['MOTA'] == pytest.approx(0.9)
+    assert table['num_gt_ids'] == 2
+    with pytest.raises(ValueError, match='no sequence was scored'):
+        combine([])
+
+
+def test_a_false_track_in_an_ignored_region_costs_nothing() -> None:
+    truth = [frame([A], [1])] * 2
+    found = [frame([A, B], [1, 2])] * 2
+    ignored = tuple(np.array([[15, 15, 40, 40]], np.float32) for _ in range(2))
+    assert score_sequence(sequence(truth), found).table()['FP'] == 2
+    assert score_sequence(replace(sequence(truth), ignored=ignored), found).table()['FP'] == 0
+
+
+def test_a_true_track_in_an_ignored_region_still_counts() -> None:
+    truth = [frame([B], [1])] * 2
+    ignored = tuple(np.array([[15, 15, 40, 40]], np.float32) for _ in range(2))
+    assert score_sequence(replace(sequence(truth), ignored=ignored), truth).table()['FN'] == 0
+
+
+def test_a_distractor_takes_its_match_out() -> None:
+    truth = [frame([A], [1])] * 2
+    found = [frame([A, B], [1, 2])] * 2
+    distractors = tuple(np.array([B], np.float32) for _ in range(2))
+    scores = score_sequence(replace(sequence(truth), distractors=distractors), found).table()
+    assert (scores['FP'], scores['FN']) == (0, 0)
+
+
+def test_frames_that_were_not_annotated_do_not_count() -> None:
+    truth = [frame([A], [1]), frame([], [])]
+    found = [frame([A], [1]), frame([A], [1])]
+    whole = replace(sequence(truth), annotated=np.array([True, False]))
+    assert score_sequence(whole, found).table()['FP'] == 0
+
+
+def test_coasting_rows_are_not_results() -> None:
+    truth = [frame([A], [1])]
+    found = frame([A, B], [1, 2]).with_fields(
+        states=np.array([TrackState.TRACKED, TrackState.COASTING], np.uint8))
+    assert score_sequence(sequence(truth), [found]).table()['FP'] == 0
+
+
+@pytest.mark.parametrize(('truth', 'found', 'expected'), [
+    ([], [7], {'FP': 1, 'FN': 0}), ([1], [], {'FP': 0, 'FN': 1}), ([], [], {'FP': 0, 'FN': 0})])
+def test_empty_sides_are_ordinary(
+    truth: list[int], found: list[int], expected: dict[str, int],
+) -> None:
+    scores = score_sequence(sequence([frame([A] * len(truth), truth)]),
+                            [frame([A] * len(found), found)]).table()
+    assert {name: scores[name] for name in expected} == expected
+
+
+def test_zero_area_boxes_match_nothing() -> None:
+    flat = [5.0, 5.0, 5.0, 9.0]
+    scores = score_sequence(sequence([frame([flat], [1])]), [frame([flat], [1])]).table()
+    assert (scores['FP'], scores['FN']) == (1, 1)
+
+
+def test_an_id_twice_in_a_frame_is_an_error() -> None:
+    with pytest.raises(ValueError, match='the result uses an id twice in frame 0'):
+        matching_data(sequence([frame([A], [1])]), [frame([A, B], [3, 3])])
+
+
+def test_missing_truth_and_missing_frames_are_errors() -> None:
+    with pytest.raises(ValueError, match='no ground truth'):
+        matching_data(replace(sequence([frame([A], [1])]), truth=()), [frame([A], [1])])
+    with pytest.raises(ValueError, match='1 frames but results for 2'):
+        matching_data(sequence([frame([A], [1])]), [frame([A], [1])] * 2)
+
+
+def test_the_mean_over_classes_leaves_absent_ones_out() -> None:
+    tables = {'car': {'HOTA': 0.8, 'IDSW': 3.0, 'num_gt_ids': 5.0},
+              'bus': {'HOTA': 0.4, 'IDSW': 1.0, 'num_gt_ids': 1.0},
+              'train': {'HOTA': 0.0, 'IDSW': 0.0, 'num_gt_ids': 0.0}}
+    assert mean_over_classes(tables) == {
+        'HOTA': pytest.approx(0.6), 'IDSW': 4.0, 'num_gt_ids': 6.0}
+    assert mean_over_classes({}) == {}
