@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
+from typing import Any
 
 from masa_ros.models.model import Model
 from masa_ros.structures.settings import setting
@@ -16,6 +18,12 @@ CATALOG: dict[str, tuple[str, str]] = {
     'sam_vit_b': ('masa_ros.models.sam.model', 'build'),
     'sam_vit_l': ('masa_ros.models.sam.model', 'build'),
     'sam_vit_h': ('masa_ros.models.sam.model', 'build'),
+    'masa_r50': ('masa_ros.models.masa', 'build'),
+    'masa_sam_vit_b': ('masa_ros.models.masa', 'build'),
+    'masa_sam_vit_l': ('masa_ros.models.masa', 'build'),
+    'masa_sam_vit_h': ('masa_ros.models.masa', 'build'),
+    'masa_gdino': ('masa_ros.models.masa', 'build'),
+    'masa_detic': ('masa_ros.models.masa', 'build'),
 }
 
 
@@ -44,6 +52,13 @@ class ModelConfig:
         dynamic=True)
     max_proposals: int = setting(
         300, 'Most proposals per frame.', minimum=1, maximum=1000, dynamic=True)
+    proposal_nms: float = setting(
+        0.5, 'Proposals overlapping more than this IoU are merged into the best.', minimum=0.0,
+        maximum=1.0, dynamic=True)
+    mask_model: str = setting(
+        'none', 'Model that makes the masks for MASA variants without a mask decoder (R50, Detic, '
+        'Grounding-DINO); none leaves masks out (flagged). Its weights file is checkpoint.',
+        choices=('none', *(name for name in CATALOG if not name.startswith('masa_'))))
 
 
 def build_model(config: ModelConfig) -> Model:
@@ -64,3 +79,23 @@ def build_model(config: ModelConfig) -> Model:
     module, function = CATALOG[config.name]
     model: Model = getattr(import_module(module), function)(config)
     return model
+
+
+def load(
+    variant: str, *, sam: str | None = None, masa: str | None = None, **settings: Any,
+) -> Model:
+    """
+    Load a MASA variant from the authors' files; see `masa_ros.models.masa.load`.
+
+    Parameters
+    ----------
+    variant : str
+        ``r50``, ``sam_vitb``, ``sam_vith``, ``gdino`` or ``detic``.
+    sam, masa : str, optional
+        Weights files of SAM and of MASA.
+    **settings
+        Further fields of `ModelConfig`.
+
+    """
+    function: Callable[..., Model] = import_module('masa_ros.models.masa').load
+    return function(variant, sam=sam, masa=masa, **settings)

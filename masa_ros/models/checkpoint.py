@@ -217,6 +217,11 @@ def load_network(
     return network.eval().requires_grad_(False)
 
 
+def holds_sam(path: str | Path) -> bool:
+    """Whether a MASA file holds SAM's weights too, as the published ones do."""
+    return any(name.startswith('detector.') for name in read_entries(path))
+
+
 def _sam_entries(path: str | Path, variant: Variant) -> dict[str, Tensor]:
     """Read entries of a SAM file under MASA's names."""
     entries = read_entries(path)
