@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from collections.abc import Sequence as SequenceOf
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from masa_ros.evaluation.datasets.sequence import inside_fraction, Sequence
@@ -101,6 +101,15 @@ def combine(scores: SequenceOf[SequenceScore]) -> SequenceScore:
            for name, metric in _metrics().items()}
     return SequenceScore(raw, {key: sum(score.counts[key] for score in scores)
                                for key in scores[0].counts})
+
+
+def of_class(
+    sequence: Sequence, frames: SequenceOf[TrackedInstances], class_id: int,
+) -> tuple[Sequence, list[TrackedInstances]]:
+    """Truth and results of one class, for scores by class as in BDD100K."""
+    truth = tuple(frame.select(frame.class_ids == class_id) for frame in sequence.truth)
+    return (replace(sequence, truth=truth),
+            [frame.select(frame.class_ids == class_id) for frame in frames])
 
 
 def mean_over_classes(scores: Mapping[str, Scores]) -> Scores:

@@ -9,6 +9,7 @@ from masa_ros.evaluation.scores import (
     combine,
     matching_data,
     mean_over_classes,
+    of_class,
     score_sequence,
 )
 from masa_ros.structures.instances import Instances, TrackedInstances, TrackState
@@ -129,3 +130,14 @@ def test_the_mean_over_classes_leaves_absent_ones_out() -> None:
     assert mean_over_classes(tables) == {
         'HOTA': pytest.approx(0.6), 'IDSW': 4.0, 'num_gt_ids': 6.0}
     assert mean_over_classes({}) == {}
+
+
+def test_a_class_is_scored_apart() -> None:
+    def both(classes: list[int]) -> TrackedInstances:
+        return with_ids(Instances.from_boxes([A, B], class_ids=classes), [1, 2])
+
+    whole = sequence([both([1, 2])])
+    tables = {class_id: score_sequence(*of_class(whole, [both([1, 1])], class_id)).table()
+              for class_id in (1, 2)}
+    assert (tables[1]['FP'], tables[1]['FN']) == (1, 0)
+    assert (tables[2]['FP'], tables[2]['FN']) == (0, 1)
