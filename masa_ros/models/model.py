@@ -21,10 +21,11 @@ class WeightsInfo:
     files : tuple of str
         File names, without folders; empty for a model without weights.
     sha256 : str
-        Hex digest over the files' contents in that order; empty without files.
+        Hex digest of the file, or of several files' digests in that order; empty without files.
     trained : bool or None
         Whether the weights were learned from data: ``False`` for random (seeded) ones, ``None``
-        for a model that has none to learn.
+        for a model that has none to learn, and for a file that is neither a published nor a
+        seeded one, of which nobody can tell.
 
     """
 
@@ -36,8 +37,9 @@ class WeightsInfo:
         """One line for logs, such as ``sam_vit_b_01ec64.pth (sha256 ec2df62732, trained)``."""
         if not self.files:
             return 'no weights needed'
-        state = 'trained' if self.trained else 'NOT TRAINED (random weights)'
-        return f'{" + ".join(self.files)} (sha256 {self.sha256[:10]}, {state})'
+        states = {True: 'trained', False: 'NOT TRAINED (random weights)',
+                  None: 'not a published file, training unknown'}
+        return f'{" + ".join(self.files)} (sha256 {self.sha256[:10]}, {states[self.trained]})'
 
 
 class Model(Protocol):

@@ -65,7 +65,7 @@ class BoxSegmenter:
 
         Raises
         ------
-        torch.OutOfMemoryError
+        torch.cuda.OutOfMemoryError
             If there is not even room for one box.
 
         """
@@ -92,7 +92,7 @@ class BoxSegmenter:
     def _make_room(self, error: RuntimeError) -> None:
         """Halve the number of boxes decoded together, or give up."""
         # On the CPU torch raises a plain RuntimeError that starts with the allocator's name.
-        short = isinstance(error, torch.OutOfMemoryError) or 'DefaultCPUAllocator' in str(error)
+        short = isinstance(error, torch.cuda.OutOfMemoryError) or 'DefaultCPUAllocator' in str(error)
         if not short or self.at_once == 1:
             raise error
         self.at_once //= 2

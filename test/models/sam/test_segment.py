@@ -99,7 +99,7 @@ def run_out_of_memory(
 
 
 @pytest.mark.parametrize('error', [
-    lambda: torch.OutOfMemoryError('CUDA out of memory'),
+    lambda: torch.cuda.OutOfMemoryError('CUDA out of memory'),
     lambda: RuntimeError("[enforce fail at alloc_cpu.cpp:75] . DefaultCPUAllocator: can't "
                          'allocate memory')])
 def test_short_memory_means_fewer_masks_at_once_and_a_warning(
@@ -124,8 +124,8 @@ def test_no_room_for_one_mask_is_an_error(
 ) -> None:
     segmenter = BoxSegmenter(
         BoxDecoder(small_network.prompt_encoder, small_network.mask_decoder))
-    run_out_of_memory(segmenter, 0, lambda: torch.OutOfMemoryError('CUDA'), monkeypatch)
-    with pytest.raises(torch.OutOfMemoryError):
+    run_out_of_memory(segmenter, 0, lambda: torch.cuda.OutOfMemoryError('CUDA'), monkeypatch)
+    with pytest.raises(torch.cuda.OutOfMemoryError):
         segmenter.segment(embedding, BOXES, Geometry.of_longest_side(150, 200))
 
 
