@@ -186,7 +186,7 @@ class VideoFile:
         if not self._fixed_rate and missing_s > max(2.5 / self.rate_hz, 0.01 * self._duration_s):
             self.skipped.append(Skipped(
                 self.path.name, f'ends after {num_frames} frames and {read_s:.2f} s of the '
-                f'{self._duration_s:.2f} s it announces; it is cut off or damaged'))
+                f'{self._duration_s:.2f} s it announces; it may be cut off'))
 
 
 class ImageFolder:
