@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from masa_ros.structures.boxes import pairwise_iou
+from masa_ros.structures.boxes import box_areas
+from masa_ros.tracking.workspace import Workspace
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
@@ -97,6 +98,7 @@ def combined_similarity(detection_embeddings: Floats, track_embeddings: Floats) 
 
 def appearance_similarity(
     kind: str, detection_embeddings: Floats, track_embeddings: Floats,
+    workspace: Workspace | None = None,
 ) -> Floats:
     """
     Compute one of the similarities of the reference trackers.
@@ -107,6 +109,8 @@ def appearance_similarity(
         Which one.
     detection_embeddings, track_embeddings : ndarray
         ``(N, D)`` and ``(M, D)`` float32.
+    workspace : Workspace, optional
+        Where to compute; the result is its table ``products`` or ``similarity``.
 
     Returns
     -------
@@ -119,22 +123,33 @@ def appearance_similarity(
         If the kind is unknown, an input is not 2-D, or the embedding widths differ.
 
     """
-    check_embeddings(detection_embeddings, track_embeddings)
-    products = detection_embeddings @ track_embeddings.T
-    if not products.size:
-        return np.asarray(products, dtype=np.float32)
-    if kind == 'softmax':
-        return _softmax(products, axis=1)
-    if kind == 'bisoftmax':
-        return _bisoftmax(products)
-    if kind not in ('cosine', 'combined'):
+    if kind not in ('combined', 'bisoftmax', 'softmax', 'cosine'):
         raise ValueError(f'unknown similarity {kind!r}; known ones are combined, bisoftmax, '
                          'softmax, cosine')
-    lengths = np.outer(_lengths(detection_embeddings), _lengths(track_embeddings))
-    cosine = np.asarray(products / lengths, dtype=np.float32)
+    check_embeddings(detection_embeddings, track_embeddings)
+    work = workspace or Workspace()
+    shape = len(detection_embeddings), len(track_embeddings)
+    products = work.table('products', *shape)
+    np.matmul(detection_embeddings, track_embeddings.T, out=products)
+    if not products.size:
+        return products
+    if kind == 'softmax':
+        return _softmax(products, 1, out=work.table('similarity', *shape))
     if kind == 'cosine':
-        return cosine
-    return np.asarray((_bisoftmax(products) + cosine) / 2, dtype=np.float32)
+        return _divide_by_lengths(products, detection_embeddings, track_embeddings)
+    both = _softmax(products, 1, out=work.table('similarity', *shape))
+    both += _softmax(products, 0, out=work.table('softmax', *shape))
+    both /= 2
+    if kind == 'combined':
+        both += _divide_by_lengths(products, detection_embeddings, track_embeddings)
+        both /= 2
+    return both
+
+
+def _divide_by_lengths(products: Floats, first: Floats, second: Floats) -> Floats:
+    products /= _lengths(first)[:, None]
+    products /= _lengths(second)
+    return products
 
 
 def _lengths(embeddings: Floats) -> Floats:
@@ -142,21 +157,16 @@ def _lengths(embeddings: Floats) -> Floats:
     return np.asarray(np.maximum(lengths, np.finfo(np.float32).tiny ** 0.5), dtype=np.float32)
 
 
-def _softmax(logits: Floats, axis: int) -> Floats:
-    powers = np.exp(logits - logits.max(axis=axis, keepdims=True))
-    return np.asarray(powers / powers.sum(axis=axis, keepdims=True), dtype=np.float32)
-
-
-def _bisoftmax(logits: Floats) -> Floats:
-    both = _softmax(logits, axis=1)
-    both += _softmax(logits, axis=0)
-    both /= 2
-    return both
+def _softmax(logits: Floats, axis: int, out: Floats) -> Floats:
+    np.subtract(logits, logits.max(axis=axis, keepdims=True), out=out)
+    np.exp(out, out=out)
+    out /= out.sum(axis=axis, keepdims=True)
+    return out
 
 
 def distance_gate(
     detection_boxes: Floats, track_boxes: Floats, gaps_frames: NDArray[np.int64],
-    max_distance_px: float, rate_hz: float,
+    max_distance_px: float, rate_hz: float, workspace: Workspace | None = None,
 ) -> Floats:
     """
     Factor that fades matches to far-away tracks, as the reference's demo has it.
@@ -173,6 +183,8 @@ def distance_gate(
         Distance of the centres that is allowed without a gap; it grows by ``exp(6 gap / rate)``.
     rate_hz : float
         Nominal frame rate.
+    workspace : Workspace, optional
+        Where to compute; the result is its table ``distance``.
 
     Returns
     -------
@@ -181,16 +193,78 @@ def distance_gate(
         ``100 / rate`` pixels.
 
     """
-    steps = (_centers(detection_boxes)[:, None] - _centers(track_boxes)[None]).astype(np.float32)
+    work = workspace or Workspace()
+    shape = len(detection_boxes), len(track_boxes)
+    distance, step = work.table('distance', *shape), work.table('step', *shape)
+    here, there = _centers(detection_boxes), _centers(track_boxes)
+    np.subtract.outer(here[:, 0], there[:, 0], out=distance)
+    distance *= distance
+    np.subtract.outer(here[:, 1], there[:, 1], out=step)
+    step *= step
+    distance += step
+    np.sqrt(distance, out=distance)
     allowed = np.float32(max_distance_px) * np.exp(
         gaps_frames.astype(np.float32) / np.float32(rate_hz / 6))
-    excess = np.sqrt((steps ** 2).sum(axis=2)) - allowed
-    return np.asarray(np.exp(-np.maximum(excess, 0) / np.float32(100 / rate_hz)),
-                      dtype=np.float32)
+    distance -= allowed
+    np.maximum(distance, 0, out=distance)
+    distance /= -np.float32(100 / rate_hz)
+    return np.exp(distance, out=distance)
 
 
 def _centers(boxes: Floats) -> Floats:
     return np.asarray((boxes[:, :2] + boxes[:, 2:]) / 2, dtype=np.float32)
+
+
+def overlapping_pairs(
+    boxes: Floats, iou: float,
+) -> tuple[NDArray[np.int64], NDArray[np.int64], Floats]:
+    """
+    Find the pairs of boxes that overlap, without looking at all pairs.
+
+    Parameters
+    ----------
+    boxes : ndarray
+        ``(N, 4)`` xyxy.
+    iou : float
+        Pairs up to this intersection over union may be left out.
+
+    Returns
+    -------
+    first, second : ndarray
+        ``(P,)`` int64 rows, ``first < second``.
+    overlaps : ndarray
+        ``(P,)`` float32 intersection over union of each pair.
+
+    Notes
+    -----
+    Where the overlap is above ``u``, the second left edge follows the first within ``1 - u`` of
+    the first box's width (otherwise too much of that box lies outside the second), so a sweep
+    along x meets few pairs.
+
+    """
+    if len(boxes) < 2:
+        nothing = np.zeros(0, np.int64)
+        return nothing, nothing, np.zeros(0, np.float32)
+    order = np.argsort(boxes[:, 0], kind='stable')
+    left = boxes[order, 0].astype(np.float64)
+    widths = np.maximum(boxes[order, 2] - left, 0)
+    reach = left + 1.001 * (1 - iou) * widths  # With room for rounding.
+    rows = np.arange(len(boxes))
+    counts = np.maximum(np.searchsorted(left, reach, side='right') - rows - 1, 0)
+    starts = np.repeat(np.cumsum(counts) - counts, counts)
+    earlier = np.repeat(rows, counts)
+    later = earlier + 1 + np.arange(len(earlier)) - starts
+    one, two = order[earlier], order[later]
+    first, second = np.minimum(one, two), np.maximum(one, two)
+    return first, second, _paired_iou(boxes[first], boxes[second])
+
+
+def _paired_iou(first: Floats, second: Floats) -> Floats:
+    sides = np.minimum(first[:, 2:], second[:, 2:]) - np.maximum(first[:, :2], second[:, :2])
+    sides = np.maximum(sides, 0)
+    shared = sides[:, 0] * sides[:, 1]
+    union = box_areas(first) + box_areas(second) - shared
+    return np.asarray(shared / np.maximum(union, np.finfo(np.float32).tiny), dtype=np.float32)
 
 
 def unique_rows(
@@ -222,17 +296,22 @@ def unique_rows(
     it: ``iou = 1`` is the TAO tracker's, ``low_score`` equal to the match score the BDD one's.
 
     """
-    if len(boxes) < 2 or (low_iou >= 1 and iou >= 1):
+    if low_iou >= 1 and iou >= 1:
         return np.ones(len(boxes), bool)
     limits = np.where(scores < np.float32(low_score), np.float32(low_iou), np.float32(iou))
     limits[limits >= 1] = np.inf  # Rounding can make the IoU of equal boxes a hair above 1.
-    overlaps = np.tril(pairwise_iou(boxes, boxes) > limits[:, None], k=-1)
-    return np.asarray(~overlaps.any(axis=1))
+    _, later, overlaps = overlapping_pairs(boxes, min(low_iou, iou))
+    unique = np.ones(len(boxes), bool)
+    unique[later[overlaps > limits[later]]] = False
+    return unique
 
 
 def free_of_earlier(boxes: Floats, iou: float) -> NDArray[np.bool_]:
     """Tell which ``(N,)`` ranked boxes overlap no box ranked before them by more than `iou`."""
-    return np.asarray(~np.tril(pairwise_iou(boxes, boxes) > iou, k=-1).any(axis=1))
+    _, later, overlaps = overlapping_pairs(boxes, iou)
+    free = np.ones(len(boxes), bool)
+    free[later[overlaps > iou]] = False
+    return free
 
 
 def greedy_assignment(
@@ -358,28 +437,27 @@ def _groups(
     return groups
 
 
-def margins(
+def runners_up(
     similarity: Floats, rows: NDArray[np.int64], columns: NDArray[np.int64],
 ) -> Floats:
     """
-    Similarity of matches minus that of the best other track for the same detection.
+    Similarity of the best other track for each matched detection.
 
     Parameters
     ----------
     similarity : ndarray
-        ``(N, M)`` tracks only.
+        ``(N, M)`` tracks only; left as it was.
     rows, columns : ndarray
-        ``(K,)`` matched pairs.
+        ``(K,)`` matched pairs, no row or column twice.
 
     Returns
     -------
     ndarray
-        ``(K,)`` float32; the similarity itself where there is no other track.
+        ``(K,)`` float32; minus infinity where there is no other track.
 
     """
     own = similarity[rows, columns]
-    if similarity.shape[1] < 2:
-        return np.asarray(own, dtype=np.float32)
-    others = similarity[rows]
-    others[np.arange(len(rows)), columns] = -np.inf
-    return np.asarray(own - others.max(axis=1, initial=-np.inf), dtype=np.float32)
+    similarity[rows, columns] = -np.inf
+    others = similarity.max(axis=1, initial=-np.inf)[rows]
+    similarity[rows, columns] = own
+    return np.asarray(others, dtype=np.float32)

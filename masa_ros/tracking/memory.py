@@ -28,6 +28,9 @@ COLUMNS: dict[str, tuple[DTypeLike, tuple[int, ...]]] = {
     'first_seen_ns': (np.int64, ()),
     'last_seen_ns': (np.int64, ()),
     'has_embedding': (np.bool_, ()),
+    'mean': (np.float64, (4,)),
+    'velocity': (np.float64, (4,)),
+    'variance': (np.float64, (3,)),
 }
 
 _SMALLEST = 64
@@ -46,6 +49,40 @@ class TrackMemory:
         self._store: dict[str, NDArray[Any]] = {}
         self._embeddings: NDArray[np.float32] | None = None
         self._allocate(_SMALLEST)
+
+    @classmethod
+    def from_columns(cls, columns: Mapping[str, Any], width: int) -> TrackMemory:
+        """
+        Build a memory from what `copy_columns` returned.
+
+        Parameters
+        ----------
+        columns : mapping
+            Every column, and ``embeddings``; other entries are ignored.
+        width : int
+            Embedding width; negative where no embedding was ever stored.
+
+        Raises
+        ------
+        ValueError
+            If a column is missing or has another number of rows.
+
+        """
+        rows: dict[str, NDArray[Any]] = {}
+        wanted = {**COLUMNS, 'embeddings': (np.float32, (max(width, 0),))}
+        for name, (kind, shape) in wanted.items():
+            if name not in columns:
+                raise ValueError(f'tracker state has no column {name!r}; it is incomplete, track '
+                                 'again from the start')
+            rows[name] = np.asarray(columns[name]).astype(kind)
+            expected = (len(rows['ids']), *shape)
+            if rows[name].shape != expected:
+                raise ValueError(f'tracker state column {name!r} has shape {rows[name].shape}, '
+                                 f'expected {expected}; track again from the start')
+        memory = cls()
+        embeddings = rows.pop('embeddings')
+        memory.append(rows, embeddings if width >= 0 else None)
+        return memory
 
     def __len__(self) -> int:
         return self._size
@@ -122,8 +159,9 @@ class TrackMemory:
         if rows.all():
             return
         chosen = np.flatnonzero(rows)
+        first = int(np.argmin(rows))  # Rows before the first removed one stay where they are.
         for array in self._arrays():
-            array[:len(chosen)] = array[chosen]
+            array[first:len(chosen)] = array[chosen[first:]]
         self._store['labels'][len(chosen):] = ''  # Let go of the strings.
         self._size = len(chosen)
         if self.capacity > _SMALLEST and 4 * self._size < self.capacity:

@@ -1,0 +1,314 @@
+"""Matching of one frame: from detections and memory to pairs with a reason."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+import math
+
+from masa_ros.structures.boxes import pairwise_iou
+from masa_ros.tracking.appearance import AppearanceScale
+from masa_ros.tracking.association import (
+    appearance_similarity,
+    distance_gate,
+    greedy_assignment,
+    optimal_assignment,
+    runners_up,
+    UNMATCHED,
+)
+from masa_ros.tracking.config import TrackerConfig
+from masa_ros.tracking.memory import DistractorMemory, TrackMemory
+from masa_ros.tracking.motion import boxes_of, Motion, motion_evidence
+from masa_ros.tracking.workspace import Workspace
+import numpy as np
+from numpy.typing import NDArray
+
+# What a change of class costs, in nats: detectors that know the object change their mind in about
+# one frame of eight.
+CLASS_CHANGE = -2.0
+# What it costs, in nats, that a track was not seen in the frame before: it may well be gone.
+RETURN = -1.5
+# Least overlap of a weak detection with the predicted box: around every object there are weak
+# detections of parts of it, which are not spread over the image as evidence has it.
+WEAK_IOU = 0.5
+# Matches of a frame that the appearance scale learns from, spread over all of them.
+MOST_LESSONS = 64
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """
+    The detections of a frame that take part, by descending score.
+
+    Parameters
+    ----------
+    rows : ndarray
+        ``(N,)`` int64 row of each in the frame's instances.
+    boxes, scores, class_ids : ndarray
+        Of these rows.
+    embeddings : ndarray
+        ``(N, D)`` float32; ``D`` is 0 where the frame has none.
+    described : ndarray
+        ``(N,)`` bool, whether the embedding can be used.
+
+    """
+
+    rows: NDArray[np.int64]
+    boxes: NDArray[np.float32]
+    scores: NDArray[np.float32]
+    class_ids: NDArray[np.int64]
+    embeddings: NDArray[np.float32]
+    described: NDArray[np.bool_]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
+@dataclass(frozen=True)
+class Moment:
+    """
+    Time and place of the frame being matched.
+
+    Parameters
+    ----------
+    frame_index : int
+        Position in the sequence.
+    gaps_s : ndarray
+        ``(M,)`` seconds since each track was seen.
+    missed : ndarray
+        ``(M,)`` bool, tracks that were not seen in the frame before.
+    image_size : tuple of int
+        ``(height, width)`` in pixels.
+    predicted : Motion
+        Filters of the tracks, moved to this frame.
+
+    """
+
+    frame_index: int
+    gaps_s: NDArray[np.float64]
+    missed: NDArray[np.bool_]
+    image_size: tuple[int, int]
+    predicted: Motion
+
+
+@dataclass
+class Matches:
+    """
+    Which track each candidate continues, and why.
+
+    Parameters
+    ----------
+    columns : ndarray
+        ``(N,)`` int64 row of the track in memory, or `UNMATCHED` or `SUPPRESSED`.
+    similarities, margins : ndarray
+        ``(N,)`` float32 in ``[0, 1]``; NaN where unmatched.
+    by_motion : ndarray
+        ``(N,)`` bool, matched without regard to appearance.
+
+    """
+
+    columns: NDArray[np.int64]
+    similarities: NDArray[np.float32]
+    margins: NDArray[np.float32]
+    by_motion: NDArray[np.bool_]
+
+    @classmethod
+    def empty(cls, count: int) -> Matches:
+        """No candidate matched."""
+        return cls(np.full(count, UNMATCHED, np.int64), np.full(count, np.nan, np.float32),
+                   np.full(count, np.nan, np.float32), np.zeros(count, bool))
+
+    def add(
+        self, rows: NDArray[np.int64], columns: NDArray[np.int64],
+        similarities: NDArray[np.float32], others: NDArray[np.float32], *,
+        by_motion: bool = False,
+    ) -> None:
+        """Enter matches, with their similarity and that of the best other track."""
+        self.columns[rows] = columns
+        self.similarities[rows] = similarities
+        self.margins[rows] = similarities - others
+        self.by_motion[rows] = by_motion
+
+    @property
+    def matched(self) -> NDArray[np.int64]:
+        """Candidates that continue a track."""
+        return np.flatnonzero(self.columns >= 0)
+
+
+class Matcher:
+    """Matches candidates with the memory as the settings say, and learns the appearance scale."""
+
+    def __init__(self) -> None:
+        self.appearance = AppearanceScale()
+        self._work = Workspace()
+
+    def match(
+        self, config: TrackerConfig, candidates: Candidates, memory: TrackMemory,
+        distractors: DistractorMemory, moment: Moment,
+    ) -> Matches:
+        """Find the track of each candidate."""
+        if not len(candidates) or not len(memory):
+            return Matches.empty(len(candidates))
+        if config.similarity == 'evidence':
+            matches = self._match_evidence(config, candidates, memory, moment)
+        else:
+            matches = _match_similarity(
+                config, candidates, memory, distractors, moment, self._work)
+        _match_weak(config, candidates, memory, moment, matches)
+        return matches
+
+    def _match_evidence(
+        self, config: TrackerConfig, candidates: Candidates, memory: TrackMemory, moment: Moment,
+    ) -> Matches:
+        evidence = motion_evidence(candidates.boxes, moment.predicted, moment.gaps_s,
+                                   moment.image_size, self._work)
+        evidence += np.where(moment.missed, np.float32(RETURN), np.float32(0))
+        _charge_class_changes(evidence, config, candidates.class_ids, memory['class_ids'])
+        rows = np.flatnonzero(candidates.described)
+        tracks = np.flatnonzero(memory['has_embedding'])
+        cosines = appearance_similarity(
+            'cosine', _rows(candidates.embeddings, rows), _rows(memory.embeddings, tracks),
+            self._work)
+        looks = self._work.table('looks', *cosines.shape)
+        looks[:] = cosines
+        self.appearance.evidence(looks)
+        if looks.shape == evidence.shape:
+            evidence += looks
+        else:
+            evidence[np.ix_(rows, tracks)] += looks
+        columns = _assign(config, evidence, candidates.scores, _logit(config.match_threshold))
+        matches = Matches.empty(len(candidates))
+        found = np.flatnonzero(columns >= 0)
+        matches.columns[:] = columns
+        matches.add(found, columns[found], *_probabilities(evidence, found, columns[found]))
+        self._learn(columns, rows, tracks, cosines)
+        return matches
+
+    def _learn(
+        self, columns: NDArray[np.int64], rows: NDArray[np.int64], tracks: NDArray[np.int64],
+        cosines: NDArray[np.float32],
+    ) -> None:
+        """Show matches among the described rows and tracks to the appearance scale."""
+        at = np.searchsorted(tracks, columns[rows])
+        at = np.minimum(at, len(tracks) - 1)
+        used = np.flatnonzero(tracks[at] == columns[rows]) if len(tracks) else rows[:0]
+        used = used[::-(-len(used) // MOST_LESSONS) or 1]
+        self.appearance.observe(cosines[np.ix_(used, at[used])])
+
+
+def _rows(array: NDArray[np.float32], rows: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Rows of an array, without a copy where they are all of them."""
+    if len(rows) == len(array):
+        return array
+    return array[rows] if len(rows) else np.zeros((0, array.shape[1]), np.float32)
+
+
+def _match_similarity(
+    config: TrackerConfig, candidates: Candidates, memory: TrackMemory,
+    distractors: DistractorMemory, moment: Moment, work: Workspace,
+) -> Matches:
+    """Match as the reference trackers do, by appearance."""
+    similarity = _similarity(config, candidates, memory, distractors, work)
+    tracks = similarity[:, :len(memory)]
+    if config.max_distance_px > 0:
+        tracks *= distance_gate(
+            candidates.boxes, memory['boxes'], moment.frame_index - memory['last_frame'],
+            config.max_distance_px, config.distance_rate_hz, work)
+    if config.class_rule == 'strict':
+        classes = np.concatenate([memory['class_ids'], distractors.class_ids()])
+        similarity[_differ(candidates.class_ids, classes)] = 0
+    matches = Matches.empty(len(candidates))
+    matches.columns[:] = _assign(
+        config, similarity, candidates.scores, config.match_threshold, len(memory))
+    found = matches.matched
+    columns = matches.columns[found]
+    others = runners_up(tracks, found, columns).clip(0, 1)
+    matches.add(found, columns, tracks[found, columns].clip(0, 1), others)
+    return matches
+
+
+def _similarity(
+    config: TrackerConfig, candidates: Candidates, memory: TrackMemory,
+    distractors: DistractorMemory, work: Workspace,
+) -> NDArray[np.float32]:
+    """``(N, M + K)`` with the tracks and the distractors; by IoU where there is no embedding."""
+    others = distractors.embeddings(memory.embeddings.shape[1])
+    entries = np.concatenate([memory.embeddings, others]) if len(others) else memory.embeddings
+    known = np.concatenate([memory['has_embedding'], np.ones(len(others), bool)])
+    if candidates.described.all() and known.all():
+        return appearance_similarity(config.similarity, candidates.embeddings, entries, work)
+    similarity = np.zeros((len(candidates), len(entries)), np.float32)
+    similarity[:, :len(memory)] = pairwise_iou(candidates.boxes, memory['boxes'])
+    if known.any() and candidates.described.any():
+        similarity[np.ix_(candidates.described, known)] = appearance_similarity(
+            config.similarity, candidates.embeddings[candidates.described], entries[known])
+    return similarity
+
+
+def _match_weak(
+    config: TrackerConfig, candidates: Candidates, memory: TrackMemory, moment: Moment,
+    matches: Matches,
+) -> None:
+    """Give weak detections to free tracks that were seen a moment ago, by motion alone."""
+    weak = np.flatnonzero((matches.columns == UNMATCHED)
+                          & (candidates.scores <= np.float32(config.match_score))
+                          & (candidates.scores > np.float32(config.low_score)))
+    free = (moment.gaps_s <= config.coast_seconds) | ~moment.missed
+    free[matches.columns[matches.matched]] = False
+    tracks = np.flatnonzero(free)
+    if not len(weak) or not len(tracks):
+        return
+    evidence = motion_evidence(candidates.boxes[weak], moment.predicted.select(tracks),
+                               moment.gaps_s[tracks], moment.image_size)
+    _charge_class_changes(
+        evidence, config, candidates.class_ids[weak], memory['class_ids'][tracks])
+    predicted = boxes_of(moment.predicted.mean[tracks])
+    evidence[pairwise_iou(candidates.boxes[weak], predicted) < WEAK_IOU] = -np.inf
+    columns = optimal_assignment(evidence, _logit(config.match_threshold))
+    found = np.flatnonzero(columns >= 0)
+    matches.add(weak[found], tracks[columns[found]],
+                *_probabilities(evidence, found, columns[found]), by_motion=True)
+
+
+def _assign(
+    config: TrackerConfig, similarity: NDArray[np.float32], scores: NDArray[np.float32],
+    threshold: float, num_tracks: int | None = None,
+) -> NDArray[np.int64]:
+    """Track of each candidate that scores enough; columns from `num_tracks` on distract."""
+    strong = scores > np.float32(config.match_score)
+    if config.assignment == 'greedy':
+        suppress = config.suppress_threshold if config.suppress_threshold < 1 else None
+        return greedy_assignment(similarity, threshold, strong, num_tracks, suppress)
+    columns = np.full(len(scores), UNMATCHED, np.int64)
+    columns[strong] = optimal_assignment(similarity[strong], threshold)
+    if num_tracks is not None:
+        columns[columns >= num_tracks] = UNMATCHED
+    return columns
+
+
+def _charge_class_changes(
+    evidence: NDArray[np.float32], config: TrackerConfig, class_ids: NDArray[np.int64],
+    track_class_ids: NDArray[np.int64],
+) -> None:
+    classes = np.concatenate([class_ids, track_class_ids])
+    if config.class_rule != 'ignore' and (classes != classes[0]).any():
+        cost = CLASS_CHANGE if config.class_rule == 'soft' else -np.inf
+        np.add(evidence, np.float32(cost), out=evidence,
+               where=_differ(class_ids, track_class_ids))
+
+
+def _differ(class_ids: NDArray[np.int64], others: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """``(N, M)`` whether both classes are known and not the same."""
+    return np.asarray((class_ids[:, None] != others) & (class_ids[:, None] >= 0) & (others >= 0))
+
+
+def _logit(probability: float) -> float:
+    return math.log(probability / (1 - probability))
+
+
+def _probabilities(
+    evidence: NDArray[np.float32], rows: NDArray[np.int64], columns: NDArray[np.int64],
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Probability of matched pairs, and of the best other track for each."""
+    both = np.stack([evidence[rows, columns], runners_up(evidence, rows, columns)])
+    own, other = 1 / (1 + np.exp(-both.clip(-80, 80)))
+    return own, other

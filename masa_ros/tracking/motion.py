@@ -1,0 +1,184 @@
+"""
+Motion: where a track should be now, how sure that is, and what a detection there is worth.
+
+A box is ``(centre x, centre y, log width, log height)``. Each track has a damped constant-velocity
+Kalman filter whose four coordinates share one covariance, because all noises are given relative to
+the object's size: a car of 300 pixels jitters by more pixels than one of 30, and by the same share
+of itself. Time is seconds, so dropped frames and other frame rates need no other numbers.
+
+Units: sizes are square roots of box areas; variances are in squares of them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+import math
+
+from masa_ros.tracking.workspace import Workspace
+import numpy as np
+from numpy.typing import NDArray
+
+Doubles = NDArray[np.float64]
+
+# A detector's box jitters by this share of the object's size.
+JITTER = 0.07
+# Random walk of the position, sizes per square root of a second: camera shake, poses.
+DRIFT = 0.3
+# Random walk of the velocity, sizes per second per square root of a second.
+TURN = 2.0
+# Spread of the unknown velocity of a new track, sizes per second.
+SPEED = 3.0
+# Seconds after which a velocity is forgotten: nothing goes straight for ever.
+DAMPING_S = 1.0
+# Spread of the log of width and of height between two frames, and its growth per second.
+SIZE_JITTER = 0.15
+SIZE_DRIFT = 0.5
+# Degrees of freedom of the residuals (Student's t): 4 forgives rare jumps, a normal law does not.
+FREEDOM = 4.0
+# Spread of log width and log height among unrelated objects.
+SIZE_SPREAD = 1.0
+# Log of the height of a four-dimensional Student's t density of unit scale.
+_PEAK = (math.lgamma((FREEDOM + 4) / 2) - math.lgamma(FREEDOM / 2)
+         - 2 * math.log(FREEDOM * math.pi))
+
+
+@dataclass(frozen=True)
+class Motion:
+    """
+    State of the filters of M tracks.
+
+    Parameters
+    ----------
+    mean : ndarray
+        ``(M, 4)`` centre x and y in pixels, log width, log height.
+    velocity : ndarray
+        ``(M, 4)`` the same per second.
+    variance : ndarray
+        ``(M, 3)`` position, position with velocity, velocity; in sizes and seconds.
+
+    """
+
+    mean: Doubles
+    velocity: Doubles
+    variance: Doubles
+
+    def select(self, rows: NDArray[np.int64]) -> Motion:
+        """Return the filters of some tracks."""
+        return Motion(self.mean[rows], self.velocity[rows], self.variance[rows])
+
+
+def measurements(boxes: NDArray[np.float32]) -> Doubles:
+    """``(N, 4)`` centre and log size of boxes; sides below 1/100 pixel count as that."""
+    wide = boxes.astype(np.float64)
+    sides = np.maximum(wide[:, 2:] - wide[:, :2], 0.01)
+    return np.concatenate([(wide[:, :2] + wide[:, 2:]) / 2, np.log(sides)], axis=1)
+
+
+def boxes_of(mean: Doubles) -> NDArray[np.float32]:
+    """``(M, 4)`` float32 xyxy boxes of filter means."""
+    half = np.exp(mean[:, 2:]) / 2
+    return np.concatenate([mean[:, :2] - half, mean[:, :2] + half], axis=1).astype(np.float32)
+
+
+def initial_motion(boxes: NDArray[np.float32]) -> Motion:
+    """Return filters of new tracks: at the box, velocity unknown."""
+    count = len(boxes)
+    variance = np.tile([JITTER ** 2, 0.0, SPEED ** 2], (count, 1))
+    return Motion(measurements(boxes), np.zeros((count, 4)), variance)
+
+
+def predict(motion: Motion, gaps_s: Doubles, uncertainty: float = 1.0) -> Motion:
+    """
+    Move filters forward.
+
+    Parameters
+    ----------
+    motion : Motion
+        State when each track was last seen.
+    gaps_s : ndarray
+        ``(M,)`` seconds since then.
+    uncertainty : float
+        Factor on the random walks.
+
+    """
+    decay = np.exp(-gaps_s / DAMPING_S)
+    reach = DAMPING_S * (1 - decay)
+    drift, turn = (DRIFT * uncertainty) ** 2, (TURN * uncertainty) ** 2
+    place, mixed, speed = motion.variance.T
+    # White acceleration noise: its exact integral without damping, an upper bound with it.
+    variance = np.stack([
+        place + 2 * reach * mixed + reach ** 2 * speed + drift * gaps_s + turn * gaps_s ** 3 / 3,
+        decay * (mixed + reach * speed) + turn * gaps_s ** 2 / 2,
+        decay ** 2 * speed + turn * gaps_s,
+    ], axis=1)
+    return Motion(motion.mean + reach[:, None] * motion.velocity,
+                  decay[:, None] * motion.velocity, variance)
+
+
+def correct(predicted: Motion, boxes: NDArray[np.float32]) -> Motion:
+    """Return the filters after seeing a ``(M, 4)`` box each."""
+    place, mixed, speed = predicted.variance.T
+    total = place + JITTER ** 2
+    gain, velocity_gain = place / total, mixed / total
+    surprise = measurements(boxes) - predicted.mean
+    variance = np.stack([place * (1 - gain), mixed * (1 - gain), speed - velocity_gain * mixed],
+                        axis=1)
+    return Motion(predicted.mean + gain[:, None] * surprise,
+                  predicted.velocity + velocity_gain[:, None] * surprise, variance)
+
+
+def motion_evidence(
+    boxes: NDArray[np.float32], predicted: Motion, gaps_s: Doubles, image_size: tuple[int, int],
+    workspace: Workspace | None = None,
+) -> NDArray[np.float32]:
+    """
+    Log-likelihood ratio of "this detection is that track" against "it is something else".
+
+    Something else may be anywhere in the image with any size; the track is near its prediction.
+    Just after it was seen a track is therefore worth a lot nearby and costs a lot far away; the
+    longer the gap, the less its position says, and appearance decides.
+
+    Parameters
+    ----------
+    boxes : ndarray
+        ``(N, 4)`` xyxy.
+    predicted : Motion
+        M filters at the time of the boxes.
+    gaps_s : ndarray
+        ``(M,)`` seconds since each was seen.
+    image_size : tuple of int
+        ``(height, width)`` in pixels.
+    workspace : Workspace, optional
+        Where to compute; the result is its table ``evidence``.
+
+    Returns
+    -------
+    ndarray
+        ``(N, M)`` float32, in nats.
+
+    """
+    measured = measurements(boxes)
+    area = float(image_size[0] * image_size[1])
+    sizes = np.exp(predicted.mean[:, 2] + predicted.mean[:, 3])  # Square pixels.
+    # An object is in the image at all: its place is never less certain than that.
+    spread = np.minimum((predicted.variance[:, 0] + JITTER ** 2) * sizes, area / (2 * math.pi))
+    size_spread = np.minimum(
+        2 * SIZE_JITTER ** 2 + (SIZE_DRIFT * gaps_s) ** 2, SIZE_SPREAD ** 2)
+    work = workspace or Workspace()
+    shape = len(boxes), len(predicted.mean)
+    evidence, term = work.table('evidence', *shape), work.table('term', *shape)
+    # The log of 1 + residual / freedom, residuals being squares in units of their variance.
+    evidence[:] = 1
+    for axis, variance in enumerate((spread, spread, size_spread, size_spread)):
+        scale = 1 / np.sqrt(FREEDOM * variance)
+        np.subtract.outer(measured[:, axis].astype(np.float32),
+                          predicted.mean[:, axis].astype(np.float32), out=term)
+        term *= scale.astype(np.float32)
+        term *= term
+        evidence += term
+    np.log(evidence, out=evidence)
+    evidence *= -(FREEDOM + 4) / 2
+    evidence += (_PEAK + math.log(area * 2 * math.pi * SIZE_SPREAD ** 2)
+                 - np.log(spread * size_spread)).astype(np.float32)
+    return evidence
+
