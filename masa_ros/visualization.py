@@ -165,7 +165,7 @@ def contact_sheet(
     titles : sequence of str, optional
         A line above each image.
     tile_width_px : int
-        Width of a tile. Its height is that of the highest image at this width.
+        Width of a tile. A row is as high as its highest image at this width.
 
     Returns
     -------
@@ -194,13 +194,13 @@ def contact_sheet(
     columns = min(columns, len(tiles))
     gap = max(2, tile_width_px // 100)
     band = max(14, tile_width_px // 20) if titles is not None else 0
-    tile_height = max(tile.shape[0] for tile in tiles) + band
-    rows = -(-len(tiles) // columns)
-    sheet = np.empty((rows * (tile_height + gap) + gap,
-                      columns * (tile_width_px + gap) + gap, 3), np.uint8)
+    heights = [band + max(tile.shape[0] for tile in tiles[start:start + columns])
+               for start in range(0, len(tiles), columns)]
+    tops = np.cumsum([gap, *(height + gap for height in heights)]).tolist()
+    sheet = np.empty((tops[-1], columns * (tile_width_px + gap) + gap, 3), np.uint8)
     sheet[:] = BACKGROUND
     for index, tile in enumerate(tiles):
-        y = gap + index // columns * (tile_height + gap)
+        y = tops[index // columns]
         x = gap + index % columns * (tile_width_px + gap)
         sheet[y + band:y + band + tile.shape[0], x:x + tile_width_px] = tile
         if titles is not None:

@@ -252,6 +252,13 @@ def test_a_contact_sheet_keeps_aspect_ratios_and_takes_any_number_of_columns() -
     assert (sheet == 200).all(axis=2).sum() == 80 * 20 + 80 * 160
 
 
+def test_rows_of_a_contact_sheet_are_as_high_as_they_need() -> None:
+    images = [np.full((height, 40, 3), 200, np.uint8) for height in (10, 30, 20)]
+    sheet = contact_sheet(images, columns=2, tile_width_px=40)
+    assert sheet.shape[0] == 30 + 20 + 3 * 2
+    assert (sheet[34:54, 2:42] == 200).all()
+
+
 def test_titles_stand_above_their_images() -> None:
     images = [np.full((20, 100, 3), 200, np.uint8)] * 2
     sheet = contact_sheet(images, columns=2, titles=['a', 'b' * 90], tile_width_px=100)
