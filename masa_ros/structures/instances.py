@@ -151,11 +151,12 @@ class Instances:
         """Return the rows given by an integer index or a bool mask, in that order."""
         index = np.asarray(rows)
         index = np.flatnonzero(index) if index.dtype == bool else index.astype(np.int64)
+        listed = index.tolist()
         chosen: dict[str, Any] = {}
         for item in fields(self):
             value = getattr(self, item.name)
             if isinstance(value, tuple):
-                chosen[item.name] = tuple(value[i] for i in index)
+                chosen[item.name] = tuple([value[row] for row in listed])
             elif value is not None:
                 chosen[item.name] = value[index]
         return replace(self, **chosen)

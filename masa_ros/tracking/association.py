@@ -7,15 +7,11 @@ width. Every function takes whole arrays; rows are ranked by descending score wh
 
 from __future__ import annotations
 
-from typing import Any
-
 from masa_ros.structures.boxes import box_areas
 from masa_ros.tracking.workspace import Workspace
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
-from scipy.sparse import csr_array
-from scipy.sparse.csgraph import connected_components
 
 UNMATCHED = -1
 SUPPRESSED = -2
@@ -105,8 +101,8 @@ def appearance_similarity(
 
     Parameters
     ----------
-    kind : {'combined', 'bisoftmax', 'softmax', 'cosine'}
-        Which one.
+    kind : {'combined', 'bisoftmax', 'softmax', 'cosine', 'product'}
+        Which one; the product is the cosine of embeddings of unit length.
     detection_embeddings, track_embeddings : ndarray
         ``(N, D)`` and ``(M, D)`` float32.
     workspace : Workspace, optional
@@ -123,15 +119,15 @@ def appearance_similarity(
         If the kind is unknown, an input is not 2-D, or the embedding widths differ.
 
     """
-    if kind not in ('combined', 'bisoftmax', 'softmax', 'cosine'):
-        raise ValueError(f'unknown similarity {kind!r}; known ones are combined, bisoftmax, '
-                         'softmax, cosine')
+    known = ('combined', 'bisoftmax', 'softmax', 'cosine', 'product')
+    if kind not in known:
+        raise ValueError(f'unknown similarity {kind!r}; known ones are {", ".join(known)}')
     check_embeddings(detection_embeddings, track_embeddings)
     work = workspace or Workspace()
     shape = len(detection_embeddings), len(track_embeddings)
     products = work.table('products', *shape)
     np.matmul(detection_embeddings, track_embeddings.T, out=products)
-    if not products.size:
+    if not products.size or kind == 'product':
         return products
     if kind == 'softmax':
         return _softmax(products, 1, out=work.table('similarity', *shape))
@@ -391,50 +387,28 @@ def optimal_assignment(similarity: Floats, threshold: float) -> NDArray[np.int64
 
     Notes
     -----
-    Pairs that compete with no other pair are settled at once; the rest falls apart into groups
-    that share no track, and each is solved exactly. In ordinary scenes the groups are tiny.
+    Pairs that compete with no other pair are settled at once, the rest exactly by the Jonker and
+    Volgenant method. In ordinary scenes little is left for it.
 
     """
-    matches = np.full(similarity.shape[0], UNMATCHED, np.int64)
-    rows, columns = np.nonzero(similarity > threshold)
-    if not len(rows):
-        return matches
-    row_uses = np.bincount(rows, minlength=similarity.shape[0])
-    column_uses = np.bincount(columns, minlength=similarity.shape[1])
+    num_rows, num_columns = similarity.shape
+    matches = np.full(num_rows, UNMATCHED, np.int64)
+    rows, columns = np.divmod(np.flatnonzero(similarity > threshold), max(num_columns, 1))
+    row_uses = np.bincount(rows, minlength=num_rows)
+    column_uses = np.bincount(columns, minlength=num_columns)
     alone = (row_uses[rows] == 1) & (column_uses[columns] == 1)
     matches[rows[alone]] = columns[alone]
-    rows, columns = rows[~alone], columns[~alone]
-    if not len(rows):
+    if alone.all():
         return matches
-    gains = similarity[rows, columns].astype(np.float64) - threshold
-    for group_rows, group_columns, table in _groups(rows, columns, gains):
-        chosen_rows, chosen_columns = linear_sum_assignment(table, maximize=True)
-        real = table[chosen_rows, chosen_columns] > 0
-        matches[group_rows[chosen_rows[real]]] = group_columns[chosen_columns[real]]
+    rows, columns = rows[~alone], columns[~alone]
+    left_rows, row_at = np.unique(rows, return_inverse=True)
+    left_columns, column_at = np.unique(columns, return_inverse=True)
+    gains = np.zeros((len(left_rows), len(left_columns)))
+    gains[row_at, column_at] = similarity[rows, columns].astype(np.float64) - threshold
+    chosen_rows, chosen_columns = linear_sum_assignment(gains, maximize=True)
+    real = gains[chosen_rows, chosen_columns] > 0
+    matches[left_rows[chosen_rows[real]]] = left_columns[chosen_columns[real]]
     return matches
-
-
-def _groups(
-    rows: NDArray[np.int64], columns: NDArray[np.int64], gains: NDArray[np.float64],
-) -> list[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]]:
-    """Split a sparse gain table into dense ones that share neither a row nor a column."""
-    row_ids, row_at = np.unique(rows, return_inverse=True)
-    column_ids, column_at = np.unique(columns, return_inverse=True)
-    size = len(row_ids) + len(column_ids)
-    graph: Any = csr_array(
-        (np.ones(len(rows), np.int8), (row_at, column_at + len(row_ids))), shape=(size, size))
-    count, label = connected_components(graph, directed=False)
-    pair_label = label[row_at]
-    groups = []
-    for group in range(count):
-        pairs = pair_label == group
-        group_rows = np.flatnonzero(label[:len(row_ids)] == group)
-        group_columns = np.flatnonzero(label[len(row_ids):] == group)
-        table = np.zeros((len(group_rows), len(group_columns)))
-        table[np.searchsorted(group_rows, row_at[pairs]),
-              np.searchsorted(group_columns, column_at[pairs])] = gains[pairs]
-        groups.append((row_ids[group_rows], column_ids[group_columns], table))
-    return groups
 
 
 def runners_up(

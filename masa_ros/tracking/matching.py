@@ -137,9 +137,9 @@ class Matches:
 class Matcher:
     """Matches candidates with the memory as the settings say, and learns the appearance scale."""
 
-    def __init__(self) -> None:
+    def __init__(self, workspace: Workspace) -> None:
         self.appearance = AppearanceScale()
-        self._work = Workspace()
+        self._work = workspace
 
     def match(
         self, config: TrackerConfig, candidates: Candidates, memory: TrackMemory,
@@ -166,8 +166,8 @@ class Matcher:
         rows = np.flatnonzero(candidates.described)
         tracks = np.flatnonzero(memory['has_embedding'])
         cosines = appearance_similarity(
-            'cosine', _rows(candidates.embeddings, rows), _rows(memory.embeddings, tracks),
-            self._work)
+            'product' if config.normalize_embeddings else 'cosine',
+            _rows(candidates.embeddings, rows), _rows(memory.embeddings, tracks), self._work)
         looks = self._work.table('looks', *cosines.shape)
         looks[:] = cosines
         self.appearance.evidence(looks)

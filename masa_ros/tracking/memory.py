@@ -173,6 +173,11 @@ class TrackMemory:
         self._embeddings = None
         self._allocate(_SMALLEST)
 
+    def normalize(self) -> None:
+        """Bring the stored embeddings to unit length."""
+        lengths = np.sqrt(np.einsum('ij,ij->i', self.embeddings, self.embeddings))
+        self.embeddings[:] /= np.where(lengths > 0, lengths, 1)[:, None]
+
     def copy_columns(self) -> dict[str, NDArray[Any]]:
         """Return a copy of every column, embeddings included, without objects inside."""
         columns = {name: self[name].copy() for name in COLUMNS}

@@ -101,7 +101,7 @@ def report(
         flags=joined(seen.flags, 'flags'), masks=(*seen.masks, *[None] * count),
         mask_qualities=np.concatenate([seen.mask_qualities, unknown]), embeddings=embeddings,
         track_ids=joined(memory['ids'][tracks], 'ids'),
-        uuids=tuple(uuid.tobytes() for uuid in uuids),
+        uuids=tuple(np.ascontiguousarray(uuids).view('V16').ravel().tolist()),
         states=joined(memory['states'][tracks], 'states'),
         first_seen_ns=joined(memory['first_seen_ns'][tracks], 'first_seen_ns'),
         last_seen_ns=joined(memory['last_seen_ns'][tracks], 'last_seen_ns'),

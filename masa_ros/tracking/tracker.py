@@ -14,6 +14,7 @@ from masa_ros.tracking.matching import Candidates, Matcher, Matches, Moment
 from masa_ros.tracking.memory import DistractorMemory, TrackMemory
 from masa_ros.tracking.motion import boxes_of, correct, initial_motion, Motion, predict
 from masa_ros.tracking.report import report, Rows, unseen_rows
+from masa_ros.tracking.workspace import Workspace
 import numpy as np
 from numpy.typing import NDArray
 
@@ -42,7 +43,8 @@ class Tracker:
         self._uuids = UuidSource(seed)
         self._memory = TrackMemory()
         self._distractors = DistractorMemory()
-        self._matcher = Matcher()
+        self._work = Workspace()
+        self._matcher = Matcher(self._work)
         self._next_id = 1
         self._num_updates = 0
         self._last: tuple[int, int] | None = None
@@ -63,7 +65,7 @@ class Tracker:
         """Forget all tracks and the time; ids start from 1 again, UUIDs never repeat."""
         self._memory.clear()
         self._distractors.clear()
-        self._matcher = Matcher()
+        self._matcher = Matcher(self._work)
         self._next_id = 1
         self._num_updates = 0
         self._last = None
@@ -73,6 +75,8 @@ class Tracker:
         """Change settings; tracks stay."""
         self._distractors.trim(config.distractor_frames)
         self._config = config
+        if config.normalize_embeddings:
+            self._memory.normalize()
 
     def update(
         self, instances: Instances, frame_index: int, stamp_ns: int, image_size: tuple[int, int],
@@ -167,19 +171,30 @@ class Tracker:
     def _candidates(self, instances: Instances) -> Candidates:
         """Rank the detections by score, then box, and leave duplicates out."""
         config, boxes, scores = self._config, instances.boxes, instances.scores
-        order = np.lexsort((*boxes.T[::-1], -scores))
+        order = np.argsort(-scores, kind='stable')
+        ranked = scores[order]
+        if (ranked[1:] == ranked[:-1]).any():
+            order = np.lexsort((*boxes.T[::-1], -scores))
         order = order[unique_rows(boxes[order], scores[order], config.duplicate_score,
                                   config.low_duplicate_iou, config.duplicate_iou)]
-        if instances.embeddings is None:
-            embeddings = np.zeros((len(order), 0), np.float32)
-            described = np.zeros(len(order), bool)
-        else:
-            embeddings = np.asarray(instances.embeddings[order], np.float32)
-            described = np.asarray(np.isfinite(embeddings).all(axis=1))
-            if config.normalize_embeddings:
-                embeddings = _unit(embeddings)
+        embeddings, described = self._embeddings(instances, order)
         return Candidates(order, boxes[order], scores[order], instances.class_ids[order],
                           embeddings, described)
+
+    def _embeddings(
+        self, instances: Instances, order: NDArray[np.int64],
+    ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """Embeddings of some rows, and which of them say anything."""
+        if instances.embeddings is None:
+            return np.zeros((len(order), 0), np.float32), np.zeros(len(order), bool)
+        embeddings = self._work.table('embeddings', len(order), instances.embeddings.shape[1])
+        embeddings[:] = instances.embeddings[order]
+        with np.errstate(over='ignore'):
+            squares = np.einsum('ij,ij->i', embeddings, embeddings)
+        described = np.asarray(np.isfinite(squares) & (squares > 0))
+        if self._config.normalize_embeddings:
+            embeddings /= np.sqrt(np.where(described, squares, 1))[:, None]
+        return embeddings, described
 
     def _moment(
         self, frame_index: int, stamp_ns: int, before: int, image_size: tuple[int, int],
@@ -208,23 +223,36 @@ class Tracker:
             'states': self._seen_states(tracks, candidates.scores[found]),
             'last_frame': moment.frame_index, 'last_seen_ns': stamp_ns,
             'mean': motion.mean, 'velocity': motion.velocity, 'variance': motion.variance})
-        by_look = found[~matches.by_motion[found] & candidates.described[found]]
-        self._blend(matches.columns[by_look], candidates.embeddings[by_look])
+        self._blend(candidates, matches,
+                    found[~matches.by_motion[found] & candidates.described[found]])
 
     def _write(self, tracks: NDArray[np.int64], columns: Mapping[str, Any]) -> None:
         for name, values in columns.items():
             self._memory[name][tracks] = values
 
-    def _blend(self, tracks: NDArray[np.int64], embeddings: NDArray[np.float32]) -> None:
-        """Mix new embeddings into the memory; a track without one takes the new one."""
-        if not len(tracks):
+    def _blend(
+        self, candidates: Candidates, matches: Matches, rows: NDArray[np.int64],
+    ) -> None:
+        """Mix the embeddings of candidates into the memory; a track without one takes it."""
+        if not len(rows):
             return
-        self._memory.open_embeddings(embeddings.shape[1])
+        width = candidates.embeddings.shape[1]
+        self._memory.open_embeddings(width)
         stored, known = self._memory.embeddings, self._memory['has_embedding']
+        tracks = matches.columns[rows]
         weight = np.where(known[tracks], np.float32(self._config.momentum), np.float32(1))
-        mixed = stored[tracks] * (1 - weight)[:, None]
-        mixed += embeddings * weight[:, None]
-        stored[tracks] = _unit(mixed) if self._config.normalize_embeddings else mixed
+        mixed = self._work.table('mixed', len(rows), width)
+        new = self._work.table('new', len(rows), width)
+        np.take(stored, tracks, axis=0, out=mixed, mode='clip')
+        np.take(candidates.embeddings, rows, axis=0, out=new, mode='clip')
+        mixed *= (1 - weight)[:, None]
+        new *= weight[:, None]
+        mixed += new
+        if self._config.normalize_embeddings:
+            # Opposite embeddings can cancel out: the new one then stands alone.
+            squares = np.einsum('ij,ij->i', mixed, mixed)
+            mixed /= np.sqrt(np.maximum(squares, np.finfo(np.float32).tiny))[:, None]
+        stored[tracks] = mixed
         known[tracks] = True
 
     def _start(
@@ -291,16 +319,20 @@ class Tracker:
     def _age(self, stamp_ns: int, image_size: tuple[int, int]) -> NDArray[np.bool_]:
         """Turn unseen tracks into coasting or lost ones; tell whose state has changed."""
         memory = self._memory
-        before = memory['states'].copy()
-        unseen = memory['last_seen_ns'] < stamp_ns
-        gaps_s = (stamp_ns - memory['last_seen_ns']) * 1e-9
-        place = predict(self._motion(), gaps_s).mean
-        inside = ((place[:, :2] >= 0) & (place[:, :2] < image_size[::-1])).all(axis=1)
-        coasts = (gaps_s <= self._config.coast_seconds) & inside & (before != TrackState.LOST)
-        confirmed = before != TrackState.TENTATIVE
-        memory['states'][unseen & confirmed & coasts] = TrackState.COASTING
-        memory['states'][unseen & confirmed & ~coasts] = TrackState.LOST
-        return np.asarray(memory['states'] != before)
+        changed = np.zeros(len(memory), bool)
+        unseen = np.flatnonzero((memory['last_seen_ns'] < stamp_ns)
+                                & (memory['states'] != TrackState.TENTATIVE))
+        if not len(unseen):
+            return changed
+        gaps_s = (stamp_ns - memory['last_seen_ns'][unseen]) * 1e-9
+        place = predict(self._motion().select(unseen), gaps_s).mean
+        coasts = ((place[:, :2] >= 0) & (place[:, :2] < image_size[::-1])).all(axis=1)
+        before = memory['states'][unseen]
+        coasts &= (gaps_s <= self._config.coast_seconds) & (before != TrackState.LOST)
+        after = np.where(coasts, TrackState.COASTING, TrackState.LOST)
+        memory['states'][unseen] = after
+        changed[unseen] = after != before
+        return changed
 
     def _expired(self, frame_index: int, stamp_ns: int, past: np.ufunc) -> NDArray[np.bool_]:
         """
@@ -349,7 +381,9 @@ class Tracker:
         seen = matches.matched
         if self._config.output_order == 'input':
             seen = seen[np.argsort(candidates.rows[seen])]
-        return report(instances.select(candidates.rows[seen]), self._memory,
+        rows = candidates.rows[seen]
+        everything = len(rows) == len(instances) and bool((rows[1:] > rows[:-1]).all())
+        return report(instances if everything else instances.select(rows), self._memory,
                       matches.columns[seen], matches.similarities[seen], matches.margins[seen],
                       unseen, self._num_updates)
 
@@ -416,6 +450,8 @@ class Tracker:
             raise ValueError(f'tracker state has version {version}, expected {STATE_VERSION}; '
                              'track again from the start')
         memory = TrackMemory.from_columns(state, int(_entry(state, 'width')))
+        if self._config.normalize_embeddings:
+            memory.normalize()
         distractors = DistractorMemory()
         ends = np.cumsum(_entry(state, 'distractor_counts'))
         for end, count in zip(ends[::-1], _entry(state, 'distractor_counts')[::-1], strict=True):
@@ -424,7 +460,7 @@ class Tracker:
                              _entry(state, 'distractor_class_ids')[rows],
                              max(self._config.distractor_frames, 1))
         distractors.trim(self._config.distractor_frames)
-        matcher = Matcher()
+        matcher = Matcher(self._work)
         matcher.appearance.restore(_entry(state, 'appearance'))
         last = [int(number) for number in _entry(state, 'last')]
         next_id, num_updates = int(_entry(state, 'next_id')), int(_entry(state, 'num_updates'))
@@ -454,8 +490,3 @@ def _seen_columns(
             'class_ids': candidates.class_ids[rows], 'labels': labels,
             'flags': instances.flags[inputs]}
 
-
-def _unit(embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
-    lengths = np.sqrt(np.einsum('ij,ij->i', embeddings, embeddings))
-    return np.asarray(
-        embeddings / np.maximum(lengths, np.finfo(np.float32).tiny)[:, None], np.float32)
