@@ -127,13 +127,16 @@ def furnish(
 ) -> list[Actor]:
     """Trees, lamps and signs at the kerbs; they hide objects but are none."""
     camera = view.at(0)
-    props = []
+    props: list[Actor] = []
+    places = [(camera.position[0], camera.position[2])]
     for _ in range(num_props):
         side = float(rng.choice([-1, 1]))
         for _attempt in range(20):
             x = side * (layout.kerb_m + 0.5)
             z = camera.position[2] + float(rng.uniform(-5, 45))
-            if math.hypot(x - camera.position[0], z - camera.position[2]) > 4:
+            if min(math.hypot(x - px, z - pz) for px, pz in places) > 3.5 and math.hypot(
+                    x - places[0][0], z - places[0][1]) > 10:
+                places.append((x, z))
                 path = Path((x, z), -side * math.pi / 2, 0.0)
                 props.append(Actor(0, -1, Tree(rng), path, _foliage(rng), (0.3, 0.3)))
                 break

@@ -295,6 +295,8 @@ class BagFrames:
         Used bits of 16-bit images.
     class_names : sequence of str
         Names of the detector's class numbers.
+    jump_back_s, jump_forward_s : float
+        What counts as a jump of the clock, see `StampPolicy`.
 
     Raises
     ------
@@ -305,7 +307,8 @@ class BagFrames:
 
     def __init__(
         self, reader: BagReader, detection_topics: Mapping[str, str], tolerance_s: float = 0.005,
-        bit_depth: int = 16, class_names: Sequence[str] = (),
+        bit_depth: int = 16, class_names: Sequence[str] = (), jump_back_s: float = 1.0,
+        jump_forward_s: float = 60.0,
     ) -> None:
         images = {topic.name: topic for topic in reader.image_topics()}
         for image_topic, topic in detection_topics.items():
@@ -317,12 +320,13 @@ class BagFrames:
         self._reader = reader
         self._tolerance_ns = round(tolerance_s * 1e9)
         self._bit_depth = bit_depth
+        self._jumps = (jump_back_s, jump_forward_s)
         self._detections = self._read_detections(detection_topics, class_names)
         self._stamps = {topic: np.array(sorted(table), np.int64)
                         for topic, table in self._detections.items()}
 
     def __iter__(self) -> Iterator[BagFrame]:
-        clocks = {name: StampPolicy() for name in self.counts}
+        clocks = {name: StampPolicy(*self._jumps) for name in self.counts}
         indices: Counter[str] = Counter()
         for raw, message in self._reader.messages(list(self.counts)):
             counts = self.counts[raw.topic]

@@ -1,0 +1,117 @@
+"""Settings of the model, detector and tracker from the command line and a YAML file."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from masa_ros.pipeline import PipelineConfig
+from masa_ros.ros.parameters import build_settings, described, NodeConfig, unknown_name_error
+import yaml
+
+
+def add_settings(parser: argparse.ArgumentParser) -> None:
+    """Add the options that `read_settings` reads."""
+    group = parser.add_argument_group('what does the work')
+    group.add_argument('--model', help='model, such as classical (the default) or sam_vit_b')
+    group.add_argument('--checkpoint', metavar='FILE', help='weights of the model')
+    group.add_argument('--device', help='auto, cpu, cuda or cuda:<index>')
+    group.add_argument('--detector', metavar='FILE', help='ONNX file of a detector that finds '
+                       'the boxes (YOLOX or PicoDet style)')
+    group.add_argument('--classes', metavar='FILE', help='text file with the class names of the '
+                       'detector, one per line')
+    group.add_argument('--config', metavar='FILE', help='YAML file of settings, such as '
+                       'config/tracker.yaml; options given here go before it')
+    group.add_argument('--set', metavar='NAME=VALUE', action='append', default=[],
+                       dest='assignments', help='any setting of config/tracker.yaml, such as '
+                       'model.max_masks=20; may be repeated')
+
+
+def read_settings(args: argparse.Namespace) -> tuple[NodeConfig, PipelineConfig]:
+    """
+    Read the settings of the node and of the pipeline.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the YAML file is missing.
+    ValueError
+        If a name is unknown or a value not allowed.
+
+    """
+    return build_settings(setting_values(args))
+
+
+def setting_values(args: argparse.Namespace) -> dict[str, Any]:
+    """
+    Return the values that the user gave, by full name; see `read_settings`.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the YAML file is missing.
+    ValueError
+        If a name is unknown.
+
+    """
+    values = read_yaml(Path(args.config)) if args.config else {}
+    for text in args.assignments:
+        name, equals, value = text.partition('=')
+        if not equals:
+            raise ValueError(f'--set {text!r}: expected NAME=VALUE, such as model.max_masks=20')
+        values[name.strip()] = yaml.safe_load(value)
+    options = {'model.name': args.model, 'model.checkpoint': args.checkpoint,
+               'model.device': args.device}
+    if args.detector:
+        options |= {'detector.name': 'onnx', 'detector.checkpoint': args.detector,
+                    'detector.class_file': args.classes}
+    elif args.classes:
+        raise ValueError('--classes names the classes of a detector; give it with --detector')
+    values.update({name: value for name, value in options.items() if value is not None})
+    known = described()
+    for name in values:
+        if name not in known:
+            raise ValueError(unknown_name_error(name, known))
+    return values
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """
+    Read settings from a YAML file as ``{'group.name': value}``.
+
+    A parameter file of ROS (``/**: ros__parameters: ...``) works as well as plain groups.
+
+    Raises
+    ------
+    FileNotFoundError
+        If it is missing.
+    ValueError
+        If it is no YAML, or holds no mapping.
+
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f'the settings file {path} is missing')
+    try:
+        content = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise ValueError(f'{path} is not YAML: {error}') from error
+    if not isinstance(content, Mapping):
+        raise ValueError(f'{path} holds a {type(content).__name__}, expected groups of settings')
+    nodes = [value['ros__parameters'] for value in content.values()
+             if isinstance(value, Mapping) and 'ros__parameters' in value]
+    values: dict[str, Any] = {}
+    for part in nodes or [content]:
+        values.update(_flat(part))
+    return values
+
+
+def _flat(content: Mapping[Any, Any], prefix: str = '') -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in content.items():
+        if isinstance(value, Mapping):
+            flat.update(_flat(value, f'{prefix}{key}.'))
+        else:
+            flat[f'{prefix}{key}'] = value
+    return flat

@@ -1,0 +1,115 @@
+"""Playing over DDS and recording; the whole is tested by the demo."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+import threading
+import time
+
+from masa_ros.ros.bag import BagReader, BagWriter
+from masa_ros.ros.bag_definitions import DETECTIONS
+from masa_ros.ros.bag_recovery import RawMessage
+from masa_ros.ros.convert import instances_to_detections, make_header
+from masa_ros.structures.instances import Instances
+import pytest
+
+pytestmark = pytest.mark.ros
+
+COUNT = 8
+
+
+def recorded(path: Path) -> list[RawMessage]:
+    with BagWriter(path, reserve_bytes=10) as bag:
+        for index in range(COUNT):
+            stamp_ns = 5_000_000_000 + index * 50_000_000
+            header = make_header(stamp_ns, 'camera', bag.builder)
+            boxes = Instances.from_boxes([[index, 0, index + 5, 5]])
+            bag.write('/in', instances_to_detections(boxes, header, bag.builder), stamp_ns)
+    with BagReader(path) as reader:
+        return list(reader.raw(['/in']))
+
+
+@pytest.fixture
+def echo() -> Iterator[str]:
+    """Node that sends back what it hears; gives its namespace."""
+    import rclpy
+    from rclpy.context import Context
+    from rclpy.executors import SingleThreadedExecutor
+    from rclpy.node import Node
+    from vision_msgs.msg import Detection2DArray
+
+    space = f'/echo_{time.monotonic_ns()}'
+    context = Context()
+    rclpy.init(args=[], context=context)
+    node = Node('echo', context=context)
+    publisher = node.create_publisher(Detection2DArray, f'{space}/out', 10)
+    node.create_subscription(Detection2DArray, f'{space}/in', publisher.publish, 10)
+    executor = SingleThreadedExecutor(context=context)
+    executor.add_node(node)
+    thread = threading.Thread(target=executor.spin, daemon=True)
+    thread.start()
+    yield space
+    executor.shutdown(timeout_sec=2.0)
+    thread.join(2.0)
+    node.destroy_node()
+    rclpy.try_shutdown(context=context)
+
+
+def test_what_is_played_comes_back_in_time_and_is_recorded(echo: str, tmp_path: Path) -> None:
+    from masa_ros.ros.playback import Playback
+
+    messages = recorded(tmp_path / 'in')
+    with BagWriter(tmp_path / 'out', reserve_bytes=10) as recorder:
+        playback = Playback({'/in': (f'{echo}/in', DETECTIONS)}, f'{echo}/out', DETECTIONS,
+                            recorder)
+        assert playback.wait_until_heard(lambda: True, 20.0)
+        result = playback.play(messages, lambda: True, expected='/in')
+        playback.close()
+    assert result.sent == {'/in': COUNT}
+    assert result.received == COUNT
+    assert len(result.latencies_s) == COUNT
+    assert result.duration_s >= (COUNT - 1) * 0.05
+    with BagReader(tmp_path / 'out') as reader:
+        assert [raw.data for raw in reader.raw([f'{echo}/out'])] == [
+            raw.data for raw in messages]
+
+
+def test_nobody_there_is_noticed(tmp_path: Path) -> None:
+    from masa_ros.ros.playback import Playback
+
+    with BagWriter(tmp_path / 'out', reserve_bytes=10) as recorder:
+        playback = Playback({'/in': ('/nobody/in', DETECTIONS)}, '/nobody/out', DETECTIONS,
+                            recorder)
+        assert not playback.wait_until_heard(lambda: True, 0.3)
+        assert not playback.wait_until_heard(lambda: False, 60.0)
+        result = playback.play(recorded(tmp_path / 'in'), lambda: True, rate=100.0, settle_s=0.1,
+                               expected='/in')
+        playback.close()
+    assert (result.sent['/in'], result.received) == (COUNT, 0)
+
+
+def test_playing_stops_when_the_other_side_died(tmp_path: Path) -> None:
+    from masa_ros.ros.playback import Playback
+
+    with BagWriter(tmp_path / 'out', reserve_bytes=10) as recorder:
+        playback = Playback({'/in': ('/dead/in', DETECTIONS)}, '/dead/out', DETECTIONS, recorder)
+        result = playback.play(recorded(tmp_path / 'in'), lambda: False, rate=0.001)
+        playback.close()
+    assert result.sent['/in'] == 0
+
+
+def test_types_that_are_not_installed_are_named(tmp_path: Path) -> None:
+    from masa_ros.ros.playback import Playback
+
+    with BagWriter(tmp_path / 'out', reserve_bytes=10) as recorder, pytest.raises(
+            ValueError, match='no_such_msgs/msg/Nothing is not installed'):
+        Playback({}, '/out', 'no_such_msgs/msg/Nothing', recorder)
+
+
+def test_the_stamp_is_read_from_the_bytes(tmp_path: Path) -> None:
+    from masa_ros.ros.playback import header_stamp_ns
+
+    stamps = [header_stamp_ns(raw.data) for raw in recorded(tmp_path / 'in')]
+    assert stamps == [5_000_000_000 + index * 50_000_000 for index in range(COUNT)]
+    assert header_stamp_ns(bytes([0, 0, 0, 0, 0, 0, 0, 5, 0, 0, 0, 7])) == 5_000_000_007
