@@ -34,6 +34,7 @@ Teacher = Callable[[NDArray[np.uint8]], Instances]
 FAR_VIEWS = ViewConfig(size=256, zoom_min=0.5, zoom_max=1.2, view_zoom=2.0, aspect=1.3,
                        mixup=0.0, paste_max=6, photometric=0.6)
 NEIGHBOUR_IOU = 0.5
+LEAST_FRAMES = 8
 
 
 @dataclass(frozen=True)
@@ -163,9 +164,9 @@ def adapt(
     place = Path(out)
     chosen = sample_frames(frames, config)
     border = round(len(chosen) * (1 - config.held_out))
-    if border < 4 or len(chosen) - border < 2:
+    if len(chosen) < LEAST_FRAMES or len(chosen) - border < 2:
         raise ValueError(f'the recording has {len(chosen)} different frames, expected at least '
-                         '8; record for longer or with a moving camera')
+                         f'{LEAST_FRAMES}; record for longer or with a moving camera')
     marked = [_mark(name, image, teacher, config) for name, image in chosen]
     learned, judged = marked[:border], marked[border:]
     if not any(len(item.boxes) for item in learned) or not any(len(i.boxes) for i in judged):
