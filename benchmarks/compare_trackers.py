@@ -20,7 +20,7 @@ import platform
 import subprocess
 from typing import Any
 
-from masa_ros.cli.evaluate import baseline_tracker, Observation, observer, own_tracker
+from masa_ros.cli.observers import baseline_tracker, Observation, observer, own_tracker
 from masa_ros.detectors import DetectorConfig
 from masa_ros.evaluation.benchmark import (
     Faults,

@@ -2,170 +2,268 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence as SequenceOf
-from dataclasses import dataclass, replace
-from functools import partial
-import hashlib
-import json
+import argparse
+from collections.abc import Iterator
+from concurrent.futures import Executor, Future
+from contextlib import closing, contextmanager
 from pathlib import Path
+import sys
 from typing import Any
 
-from masa_ros.detectors import build_detector, DetectorConfig
-from masa_ros.evaluation.baselines import build_baseline, SequenceTracker
-from masa_ros.evaluation.benchmark import Observer, ObserverSpec, TrackerSpec
-from masa_ros.evaluation.datasets.sequence import Sequence
-from masa_ros.models import build_model, ModelConfig
-from masa_ros.structures.boxes import valid_boxes
-from masa_ros.structures.frame import Frame
-from masa_ros.structures.instances import Instances, TrackedInstances
-from masa_ros.structures.settings import flatten
-from masa_ros.tracking.tracker import Tracker, TrackerConfig
+from masa_ros.cli.observers import baseline_tracker, Observation, observer, own_tracker
+from masa_ros.cli.outputs import file_name
+from masa_ros.cli.recordings import aligned, read_recording, read_truth, TOLERANCE_S, with_truth
+from masa_ros.cli.settings import add_settings, read_settings
+from masa_ros.evaluation.baselines import BASELINES
+from masa_ros.evaluation.benchmark import (
+    Faults,
+    ObserverSpec,
+    Plan,
+    Run,
+    run_benchmark,
+    TrackerSpec,
+    write_tracks,
+)
+from masa_ros.evaluation.benchmark_report import build_report, write_report
+from masa_ros.evaluation.datasets import DATASETS, read_dataset
+from masa_ros.evaluation.datasets.sequence import Sequence, with_ids
+from masa_ros.evaluation.scores import score_sequence
+from masa_ros.pipeline import PipelineConfig
+from masa_ros.ros.bag import is_bag
+from masa_ros.ros.parameters import NodeConfig
+from masa_ros.structures.instances import Instances
+from masa_ros.structures.settings import from_mapping
+from masa_ros.tracking.presets import PRESETS
+from masa_ros.tracking.tracker import TrackerConfig
+import numpy as np
+from tqdm import tqdm
 
-BATCH = 4
-
-
-class OwnTracker:
-    """Our tracker as the benchmark wants it."""
-
-    def __init__(self, config: TrackerConfig) -> None:
-        self._tracker = Tracker(config, seed='benchmark')
-
-    def update(self, frame: Frame, instances: Instances) -> TrackedInstances:
-        """Track one frame."""
-        return self._tracker.update(instances, frame.frame_index, frame.stamp_ns,
-                                    (frame.height_px, frame.width_px))
-
-
-def _own(config: TrackerConfig, rate_hz: float) -> SequenceTracker:
-    return OwnTracker(config)
-
-
-def own_tracker(name: str, config: TrackerConfig) -> TrackerSpec:
-    """Our tracker with some settings under a name."""
-    return TrackerSpec(name, _digest([flatten(config), _source_digest('tracking')]),
-                       partial(_own, config))
-
-
-def _baseline(name: str, options: dict[str, Any], rate_hz: float) -> SequenceTracker:
-    return build_baseline(name, rate_hz, options)
-
-
-def baseline_tracker(name: str, kind: str, **options: Any) -> TrackerSpec:
-    """Baseline of a kind with some options under a name."""
-    return TrackerSpec(name, _digest([kind, options]), partial(_baseline, kind, options),
-                       needs_images=kind == 'botsort')
+TRUTH, GIVEN, DETECTOR, PROPOSALS = 'truth', 'given', 'detector', 'proposals'
+FORMATS = ('auto', *DATASETS)
+EXAMPLES = """examples:
+  masa_ros evaluate MOT17/train --trackers ours,bytetrack --strides 1,5,10
+  masa_ros evaluate tao --dataset tao --boxes detector --detector yolox.onnx
+  masa_ros evaluate drive.mcap --truth /ground_truth --detector yolox.onnx
+  masa_ros evaluate drive.mcap --results /masa/tracks --truth gt.txt    (a live run, scored)
+  masa_ros evaluate drive.mcap --detector yolox.onnx                    (no truth: statistics)
+"""
 
 
-@dataclass(frozen=True)
-class Observation:
+def add_parser(subparsers: Any) -> None:
+    """Add the command to the command line."""
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        'evaluate', help='score trackers on data sets and recordings, and write a report',
+        formatter_class=argparse.RawDescriptionHelpFormatter, epilog=EXAMPLES,
+        description='Run one or many trackers over a data set, a bag, a video or an image '
+        'folder on the same detections, score them where there is a ground truth, and write '
+        'report.html, results.json and results.csv. Detections and embeddings are kept, so '
+        'that the next tracker costs seconds and a broken-off run goes on.')
+    parser.add_argument('input', type=Path, help='folder of a data set or of sequences, bag, '
+                        'video or image folder')
+    parser.add_argument('--dataset', choices=FORMATS, default='auto', help='what the folder '
+                        'holds; auto knows recordings and MOTChallenge folders')
+    parser.add_argument('--split', default='', help='part of the data set')
+    parser.add_argument('--sequences', default='', metavar='NAMES', help='only these, comma '
+                        'separated')
+    parser.add_argument('--boxes', choices=(TRUTH, GIVEN, DETECTOR, PROPOSALS), default=None,
+                        help='where boxes come from; the detector where one is given, else '
+                        'those that come with the data, else the model')
+    parser.add_argument('--trackers', default='ours', metavar='NAMES', help='comma separated: '
+                        f'ours, {", ".join(BASELINES)}, or a preset of ours such as tao_bench')
+    parser.add_argument('--strides', default='1', help='use every n-th frame; comma separated')
+    faults = parser.add_argument_group('simulated faults, added to a run without them')
+    faults.add_argument('--drop-frames', type=float, default=0.0, metavar='SHARE')
+    faults.add_argument('--miss-boxes', type=float, default=0.0, metavar='SHARE')
+    faults.add_argument('--noise', type=float, default=0.0, metavar='SHARE',
+                        help='standard deviation of box edges, as a share of the side')
+    faults.add_argument('--seed', type=int, default=0)
+    recording = parser.add_argument_group('recordings')
+    recording.add_argument('--truth', default='', metavar='FILE|TOPIC', help='ground truth of '
+                           'a recording: MOT or COCO file, or a topic of the bag')
+    recording.add_argument('--results', default='', metavar='FILE|TOPIC', help='score these '
+                           'tracks of a live run beside the trackers')
+    recording.add_argument('--tolerance', type=float, default=TOLERANCE_S, metavar='S',
+                           help='largest difference of stamps of a frame and its truth')
+    recording.add_argument('--topics', nargs='+', default=[], metavar='IMAGE[:DETECTIONS]')
+    recording.add_argument('--detections', default='', metavar='FILE|TOPIC')
+    recording.add_argument('--fps', type=float, help='frame rate of a video or image folder')
+    parser.add_argument('--workers', type=int, default=1, help='processes')
+    parser.add_argument('--ray', default=None, nargs='?', const='local', metavar='ADDRESS',
+                        help='spread sequences over a Ray cluster (pip install ray)')
+    parser.add_argument('--out', type=Path, help='folder for the report; out/evaluate/NAME '
+                        'when missing')
+    parser.add_argument('--cache', type=Path, default=Path('out') / 'evaluate' / 'cache',
+                        help='folder that keeps detections, embeddings and tracks')
+    add_settings(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the command; returns the exit code."""
+    node_config, config = read_settings(args)
+    sequences = read_sequences(args, node_config)
+    plan = Plan(
+        tuple(sequences), (choose_observer(args, config, sequences),),
+        tuple(tracker_named(name.strip(), config.tracker)
+              for name in args.trackers.split(',') if name.strip()),
+        _strides(args.strides), _faults(args), args.cache.resolve())
+    print(f'{len(sequences)} sequences, {sum(map(len, sequences))} frames; boxes and '
+          f'embeddings: {plan.observers[0].name}; trackers: '
+          + (', '.join(spec.name for spec in plan.trackers) or 'none'))
+    bar = tqdm(total=len(sequences), unit=' sequences', ascii=not sys.stderr.isatty())
+
+    def progress(what: str, done: int, total: int) -> None:
+        bar.set_postfix_str(what)
+        bar.update(done - bar.n)
+
+    with closing(bar), _executor(args) as executor:
+        runs = run_benchmark(plan, workers=args.workers, executor=executor, progress=progress)
+    if args.results:
+        runs += live_runs(args, plan)
+    out = args.out or Path('out') / 'evaluate' / file_name(args.input.resolve().stem)
+    report = build_report(args.input.resolve().name, plan, runs,
+                          args.dataset if args.dataset != 'auto' else '')
+    for path in write_report(report, out):
+        print(f'wrote {path}')
+    print(report.text())
+    return 0
+
+
+def read_sequences(args: argparse.Namespace, config: NodeConfig) -> list[Sequence]:
     """
-    How a sequence becomes instances.
+    Read what the command line names, with truth.
 
-    Parameters
-    ----------
-    source : {'truth', 'given', 'detector', 'model'}
-        Boxes of the truth, those that came with the data set, those of an in-process detector,
-        or the model's own proposals.
-    detector : DetectorConfig
-        For ``detector``.
-    model : ModelConfig or None
-        Embeds (and segments) the boxes; ``None`` leaves them bare.
+    Raises
+    ------
+    ValueError
+        If options do not fit together, or names are unknown.
 
     """
-
-    source: str
-    detector: DetectorConfig
-    model: ModelConfig | None
-
-    def __call__(self, sequence: Sequence) -> SequenceOf[Instances]:
-        """
-        Observe every frame of a sequence.
-
-        Raises
-        ------
-        ValueError
-            If the sequence does not have what the source needs.
-
-        """
-        boxes = self._boxes(sequence)
-        if self.model is None:
-            return boxes
-        model = build_model(self.model)
-        try:
-            found: list[Instances] = []
-            for start in range(0, len(sequence), BATCH):
-                positions = range(start, min(start + BATCH, len(sequence)))
-                found += model.run([sequence.image(position) for position in positions],
-                                   [boxes[position] if boxes else None
-                                    for position in positions])
-            return found
-        finally:
-            model.close()
-
-    def _boxes(self, sequence: Sequence) -> list[Instances]:
-        if self.source == 'truth':
-            return self._stored(sequence, sequence.truth, 'ground truth')
-        if self.source == 'given':
-            return self._stored(sequence, sequence.detections, 'given detections')
-        if self.source == 'model':
-            return []
-        detector = build_detector(self.detector)
-        if detector is None:
-            raise ValueError('no detector is named; give one, for example detector.name=onnx '
-                             'with detector.checkpoint=yolox_nano.onnx')
-        try:
-            found: list[Instances] = []
-            for position in range(len(sequence)):
-                found += detector.detect([sequence.image(position)])
-            return found
-        finally:
-            detector.close()
-
-    @staticmethod
-    def _stored(
-        sequence: Sequence, stored: SequenceOf[Instances], what: str,
-    ) -> list[Instances]:
-        if not stored:
-            raise ValueError(f'sequence {sequence.name} has no {what}; choose another source of '
-                             'detections')
-        size = (sequence.height_px or 10 ** 6, sequence.width_px or 10 ** 6)
-        return [_bare(objects).select(valid_boxes(objects.boxes, *size)) for objects in stored]
+    path: Path = args.input
+    if args.dataset != 'auto':
+        sequences = read_dataset(args.dataset, path, args.split)
+    elif not is_bag(path) and is_motchallenge(path / args.split):
+        sequences = read_dataset('motchallenge', path, args.split)
+    else:
+        sequences = read_recording(path, config, args.cache.resolve(),
+                                   topics=tuple(args.topics), detections=args.detections,
+                                   fps=args.fps)
+    if args.truth:
+        truth = read_truth(args.truth, path)
+        sequences = [with_truth(sequence, truth, args.tolerance) for sequence in sequences]
+    wanted = [name.strip() for name in args.sequences.split(',') if name.strip()]
+    names = [sequence.name for sequence in sequences]
+    unknown = [name for name in wanted if name not in names]
+    if unknown:
+        raise ValueError(f'no sequence {", ".join(unknown)}; there are {", ".join(names[:20])}')
+    return [sequence for sequence in sequences if not wanted or sequence.name in wanted]
 
 
-def _bare(objects: Instances) -> Instances:
-    """Boxes, scores and classes only, without the identities of a truth."""
-    return replace(Instances.from_boxes(objects.boxes, objects.scores, objects.class_ids,
-                                        objects.labels), masks=objects.masks)
+def is_motchallenge(path: Path) -> bool:
+    """Tell whether a folder is a MOTChallenge sequence or holds some."""
+    names = ('seqinfo.ini', 'gt/gt.txt', 'det/det.txt')
+    folders = [path, *(child for child in path.iterdir() if child.is_dir())] \
+        if path.is_dir() else []
+    return any((folder / name).is_file() for folder in folders for name in names)
 
 
-def _build(observation: Observation) -> Observer:
-    return observation
+def choose_observer(
+    args: argparse.Namespace, config: PipelineConfig, sequences: list[Sequence],
+) -> ObserverSpec:
+    """Where boxes come from, and the model that embeds them."""
+    source = args.boxes
+    if source is None:
+        given = all(sequence.detections for sequence in sequences)
+        source = DETECTOR if config.detector.name != 'none' else GIVEN if given else PROPOSALS
+    names = {TRUTH: 'boxes of the truth', GIVEN: 'given boxes',
+             DETECTOR: Path(config.detector.checkpoint).stem, PROPOSALS: 'own proposals'}
+    return observer(f'{names[source]}, {config.model.name}',
+                    Observation(source, config.detector, config.model))
 
 
-def observer(name: str, observation: Observation) -> ObserverSpec:
-    """Observation under a name; the fingerprint covers settings, weights files and the code."""
-    settings: list[Any] = [observation.source, _source_digest('models', 'detectors')]
-    if observation.source == 'detector':
-        settings += [flatten(observation.detector), _file_digest(observation.detector.checkpoint)]
-    if observation.model is not None:
-        settings += [flatten(observation.model), _file_digest(observation.model.checkpoint),
-                     _file_digest(observation.model.adapter_checkpoint)]
-    return ObserverSpec(name, _digest(settings), partial(_build, observation))
+def tracker_named(name: str, config: TrackerConfig) -> TrackerSpec:
+    """
+    Tracker under a name of the command line.
+
+    Raises
+    ------
+    ValueError
+        If there is none.
+
+    """
+    if name == 'ours':
+        return own_tracker(name, config)
+    if name in PRESETS:
+        return own_tracker(name, TrackerConfig.preset(name))
+    if name in BASELINES:
+        return baseline_tracker(name, name)
+    raise ValueError(f'unknown tracker {name!r}; known ones are ours, {", ".join(BASELINES)}, '
+                     f'{", ".join(sorted(PRESETS))}')
 
 
-def _digest(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:16]
+def live_runs(args: argparse.Namespace, plan: Plan) -> list[Run]:
+    """Score tracks that a live run left, at the frames that were recorded."""
+    results = read_truth(args.results, args.input)
+    runs = []
+    for sequence in plan.sequences:
+        frames = [frame if frame is not None else with_ids(Instances(), [])
+                  for frame in aligned(sequence, results, args.tolerance)]
+        path = plan.cache / 'tracks' / f'live-{file_name(sequence.name)}.npz'
+        write_tracks(path, frames, np.zeros(0, np.float32))
+        runs.append(Run(sequence.name, plan.observers[0].name, f'live: {args.results}', 1,
+                        Faults().name,
+                        score_sequence(sequence, frames) if sequence.truth else None,
+                        np.zeros(0, np.float32), path, np.arange(len(sequence))))
+    return runs
 
 
-def _file_digest(path: str) -> str:
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest() if path and Path(path).is_file() \
-        else ''
+def _strides(text: str) -> tuple[int, ...]:
+    try:
+        strides = tuple(int(part) for part in text.split(','))
+    except ValueError:
+        strides = ()
+    if not strides or min(strides) < 1:
+        raise ValueError(f'--strides is {text!r}, expected whole numbers from 1, such as 1,5,10')
+    return strides
 
 
-def _source_digest(*parts: str) -> str:
-    """Digest of the code of some parts, so that kept results do not outlive a change of it."""
-    digest = hashlib.sha256()
-    for part in parts:
-        for path in sorted((Path(__file__).parents[1] / part).rglob('*.py')):
-            digest.update(path.read_bytes())
-    return digest.hexdigest()[:16]
+def _faults(args: argparse.Namespace) -> tuple[Faults, ...]:
+    chosen = from_mapping(Faults, {
+        'dropped_frames': args.drop_frames, 'missed': args.miss_boxes, 'noise': args.noise,
+        'seed': args.seed}, 'simulated faults')
+    clean = Faults(seed=args.seed)
+    return (clean,) if chosen == clean else (clean, chosen)
+
+
+@contextmanager
+def _executor(args: argparse.Namespace) -> Iterator[Executor | None]:
+    """Ray's workers as an executor, where they are asked for."""
+    if args.ray is None:
+        yield None
+        return
+    try:
+        import ray
+        from ray.util.multiprocessing import Pool
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError('--ray needs Ray; install it with pip install ray, or use '
+                                  '--workers for the processes of this machine') from error
+    ray.init(address=None if args.ray == 'local' else args.ray)
+    try:
+        with Pool() as pool:
+            yield PoolExecutor(pool)
+    finally:
+        ray.shutdown()
+
+
+class PoolExecutor(Executor):
+    """An executor over anything with ``apply_async`` of `multiprocessing.pool.Pool`."""
+
+    def __init__(self, pool: Any) -> None:
+        self._pool = pool
+
+    def submit(self, function: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """Schedule a call."""
+        future: Future[Any] = Future()
+        self._pool.apply_async(function, args, kwargs, callback=future.set_result,
+                               error_callback=future.set_exception)
+        return future

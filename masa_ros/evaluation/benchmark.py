@@ -122,6 +122,8 @@ class Run:
         Wall time of each update of the tracker.
     tracks_file : Path
         What it said, for pictures and statistics; read with `read_tracks`.
+    positions : ndarray
+        Frames of the sequence that it was given.
 
     """
 
@@ -133,6 +135,7 @@ class Run:
     score: SequenceScore | None
     update_ms: NDArray[np.float32] = field(repr=False)
     tracks_file: Path
+    positions: NDArray[np.int64] = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -260,7 +263,7 @@ def _run_one(
         write_tracks(path, tracks, update_ms)
     score = score_sequence(sequence, tracks) if sequence.truth else None
     return Run(whole.name, observer.name, tracker.name, stride, faults.name, score, update_ms,
-               path)
+               path, positions)
 
 
 def track(
