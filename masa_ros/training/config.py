@@ -55,6 +55,9 @@ class OptimConfig:
 
     optimizer: str = setting('adamw', 'Optimizer.', choices=('adamw', 'sgd'))
     learning_rate: float = setting(1e-3, 'Rate of new layers.', minimum=0.0, maximum=10.0)
+    rate_batch: int = setting(
+        0, 'Batch that learning_rate is meant for; the rate grows and shrinks with the batch in '
+        'proportion. 0 takes it as it is.', minimum=0)
     pretrained_factor: float = setting(
         0.1, 'Rate of layers that started from a detector, relative to new ones.', minimum=0.0,
         maximum=1.0)

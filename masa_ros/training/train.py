@@ -333,6 +333,7 @@ def _optimizer(
     described: list[dict[str, Any]] = []
     for (slow, decays), parameters in sorted(groups.items(), key=lambda item: item[0]):
         rate = settings.learning_rate * (settings.pretrained_factor if slow else 1)
+        rate *= config.batch / settings.rate_batch if settings.rate_batch else 1
         described.append({
             'params': parameters, 'lr': rate, 'base_lr': rate,
             'weight_decay': settings.weight_decay if decays else 0.0})
@@ -352,8 +353,9 @@ def _restore(
     free = {'run', 'steps', 'checkpoint_s', 'validate_every', 'initial_weights',
             'data.validation', 'data.corpus', 'data.workers'}
     before, now = stored['config'], flatten(config)
-    changed = [name for name in now if name not in free and _plain(now[name])
-               != _plain(before.get(name))]
+    # A setting that an older checkpoint does not know had no effect on it.
+    changed = [name for name in now if name not in free and name in before
+               and _plain(now[name]) != _plain(before[name])]
     if changed:
         raise ValueError(
             f'{path} was made with other settings: ' + ', '.join(

@@ -90,8 +90,10 @@ def test_adapting_refuses_other_models_and_used_folders(
     out = str(tmp_path / 'out')
     assert main(['adapt', str(photos), '--out', out, '--model', 'classical']) == 2
     assert 'only the model tiny' in capsys.readouterr().err
-    assert main(['adapt', str(photos), '--out', out, '--checkpoint', str(weights)]) == 2
-    assert 'different frames' in capsys.readouterr().err
+    assert main(['adapt', str(photos / 'grey.png'), '--out', out,
+                 '--checkpoint', str(weights)]) == 2
+    assert 'has 1 different frames' in capsys.readouterr().err
+    (tmp_path / 'out').mkdir()
     (tmp_path / 'out/latest.pt').write_bytes(b'')
     assert main(['adapt', str(photos), '--out', out, '--checkpoint', str(weights)]) == 2
     assert 'earlier run' in capsys.readouterr().err

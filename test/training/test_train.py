@@ -162,3 +162,10 @@ def test_shipped_recipes_load(root: Path) -> None:
     assert recipes
     for path in recipes:
         assert load_config(path, {'steps': 7}).steps == 7
+
+
+def test_the_rate_grows_with_the_batch(config: TrainConfig) -> None:
+    network = TinyNetwork(config.network)
+    optim = replace(config.optim, learning_rate=0.04, rate_batch=128)
+    optimizer = trainer._optimizer(network, replace(config, batch=32, optim=optim), set())
+    assert optimizer.param_groups[0]['base_lr'] == pytest.approx(0.01)
