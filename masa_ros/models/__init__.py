@@ -18,6 +18,7 @@ CATALOG: dict[str, tuple[str, str]] = {
     'sam_vit_b': ('masa_ros.models.sam.model', 'build'),
     'sam_vit_l': ('masa_ros.models.sam.model', 'build'),
     'sam_vit_h': ('masa_ros.models.sam.model', 'build'),
+    'mobile_sam': ('masa_ros.models.sam.model', 'build'),
     'masa_r50': ('masa_ros.models.masa', 'build'),
     'masa_sam_vit_b': ('masa_ros.models.masa', 'build'),
     'masa_sam_vit_l': ('masa_ros.models.masa', 'build'),

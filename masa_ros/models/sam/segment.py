@@ -92,7 +92,8 @@ class BoxSegmenter:
     def _make_room(self, error: RuntimeError) -> None:
         """Halve the number of boxes decoded together, or give up."""
         # On the CPU torch raises a plain RuntimeError that starts with the allocator's name.
-        short = isinstance(error, torch.cuda.OutOfMemoryError) or 'DefaultCPUAllocator' in str(error)
+        short = (isinstance(error, torch.cuda.OutOfMemoryError)
+                 or 'DefaultCPUAllocator' in str(error))
         if not short or self.at_once == 1:
             raise error
         self.at_once //= 2

@@ -19,27 +19,27 @@ BOXES = np.array([[20, 30, 120, 90], [0, 0, 200, 150], [150, 100, 199, 149]], np
 
 
 @pytest.fixture(scope='module')
-def segmenter(small_network: Any) -> BoxSegmenter:
-    return BoxSegmenter(BoxDecoder(small_network.prompt_encoder, small_network.mask_decoder))
+def segmenter(quick_network: Any) -> BoxSegmenter:
+    return BoxSegmenter(BoxDecoder(quick_network.prompt_encoder, quick_network.mask_decoder))
 
 
 @pytest.fixture(scope='module')
 def embedding() -> Tensor:
-    return torch.randn(256, 64, 64, generator=torch.Generator().manual_seed(5))
+    return torch.randn(256, 16, 16, generator=torch.Generator().manual_seed(5))
 
 
 def test_masks_equal_the_predictors_inside_the_regions(
-    small_network: Any, segmenter: BoxSegmenter,
+    quick_network: Any, segmenter: BoxSegmenter,
 ) -> None:
     from segment_anything import SamPredictor
-    # 1024 pixels wide, so that both ways read the same pixels.
-    image = np.random.default_rng(0).integers(0, 256, (600, 1024, 3), np.uint8)
-    boxes = np.array([[100, 80, 500, 400], [700, 300, 760, 330]], np.float32)
-    predictor = SamPredictor(small_network)
+    # 256 pixels wide, so that both ways read the same pixels.
+    image = np.random.default_rng(0).integers(0, 256, (150, 256, 3), np.uint8)
+    boxes = np.array([[25, 20, 125, 100], [175, 75, 190, 83]], np.float32)
+    predictor = SamPredictor(quick_network)
     predictor.set_image(image)
-    batch, (geometry,) = to_batch([image], torch.device('cpu'))
+    batch, (geometry,) = to_batch([image], torch.device('cpu'), 256)
     with torch.no_grad():
-        embedding = encode(small_network.image_encoder, batch).neck[0]
+        embedding = encode(quick_network.image_encoder, batch).neck[0]
     masks, qualities = segmenter.segment(embedding, boxes, geometry)
     for row, box in enumerate(boxes):
         logits, quality, _ = predictor.predict(
@@ -53,12 +53,12 @@ def test_masks_equal_the_predictors_inside_the_regions(
 
 
 def test_any_number_at_once_gives_the_same_masks(
-    segmenter: BoxSegmenter, small_network: Any, embedding: Tensor,
+    segmenter: BoxSegmenter, quick_network: Any, embedding: Tensor,
 ) -> None:
-    geometry = Geometry.of_longest_side(150, 200)
+    geometry = Geometry.of_longest_side(150, 200, 256)
     together, _ = segmenter.segment(embedding, BOXES, geometry)
     single = BoxSegmenter(
-        BoxDecoder(small_network.prompt_encoder, small_network.mask_decoder), at_once=1)
+        BoxDecoder(quick_network.prompt_encoder, quick_network.mask_decoder), at_once=1)
     alone, qualities = single.segment(embedding, BOXES, geometry)
     assert qualities.shape == (3,)
     for mask, expected in zip(alone, together, strict=True):
@@ -67,7 +67,7 @@ def test_any_number_at_once_gives_the_same_masks(
 
 def test_no_boxes_give_no_masks(segmenter: BoxSegmenter, embedding: Tensor) -> None:
     masks, qualities = segmenter.segment(
-        embedding, np.zeros((0, 4), np.float32), Geometry.of_longest_side(150, 200))
+        embedding, np.zeros((0, 4), np.float32), Geometry.of_longest_side(150, 200, 256))
     assert masks == []
     assert qualities.shape == (0,)
 
@@ -77,7 +77,7 @@ def test_a_box_outside_the_image_gets_an_empty_mask(
 ) -> None:
     boxes = np.array([[300, 300, 400, 400]], np.float32)
     (mask,), qualities = segmenter.segment(
-        embedding, boxes, Geometry.of_longest_side(150, 200))
+        embedding, boxes, Geometry.of_longest_side(150, 200, 256))
     assert mask.area == 0
     assert np.isfinite(qualities).all()
 
@@ -103,12 +103,12 @@ def run_out_of_memory(
     lambda: RuntimeError("[enforce fail at alloc_cpu.cpp:75] . DefaultCPUAllocator: can't "
                          'allocate memory')])
 def test_short_memory_means_fewer_masks_at_once_and_a_warning(
-    small_network: Any, embedding: Tensor, error: Callable[[], RuntimeError],
+    quick_network: Any, embedding: Tensor, error: Callable[[], RuntimeError],
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture,
 ) -> None:
     segmenter = BoxSegmenter(
-        BoxDecoder(small_network.prompt_encoder, small_network.mask_decoder), at_once=8)
-    geometry = Geometry.of_longest_side(150, 200)
+        BoxDecoder(quick_network.prompt_encoder, quick_network.mask_decoder), at_once=8)
+    geometry = Geometry.of_longest_side(150, 200, 256)
     expected, _ = segmenter.segment(embedding, BOXES, geometry)
     run_out_of_memory(segmenter, 1, error, monkeypatch)
     with caplog.at_level(logging.WARNING):
@@ -120,21 +120,21 @@ def test_short_memory_means_fewer_masks_at_once_and_a_warning(
 
 
 def test_no_room_for_one_mask_is_an_error(
-    small_network: Any, embedding: Tensor, monkeypatch: pytest.MonkeyPatch,
+    quick_network: Any, embedding: Tensor, monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     segmenter = BoxSegmenter(
-        BoxDecoder(small_network.prompt_encoder, small_network.mask_decoder))
+        BoxDecoder(quick_network.prompt_encoder, quick_network.mask_decoder))
     run_out_of_memory(segmenter, 0, lambda: torch.cuda.OutOfMemoryError('CUDA'), monkeypatch)
     with pytest.raises(torch.cuda.OutOfMemoryError):
-        segmenter.segment(embedding, BOXES, Geometry.of_longest_side(150, 200))
+        segmenter.segment(embedding, BOXES, Geometry.of_longest_side(150, 200, 256))
 
 
 def test_other_errors_are_not_mistaken_for_short_memory(
-    small_network: Any, embedding: Tensor, monkeypatch: pytest.MonkeyPatch,
+    quick_network: Any, embedding: Tensor, monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     segmenter = BoxSegmenter(
-        BoxDecoder(small_network.prompt_encoder, small_network.mask_decoder))
+        BoxDecoder(quick_network.prompt_encoder, quick_network.mask_decoder))
     run_out_of_memory(segmenter, 0, lambda: RuntimeError('a bug'), monkeypatch)
     with pytest.raises(RuntimeError, match='a bug'):
-        segmenter.segment(embedding, BOXES, Geometry.of_longest_side(150, 200))
+        segmenter.segment(embedding, BOXES, Geometry.of_longest_side(150, 200, 256))
     assert segmenter.at_once == 32
