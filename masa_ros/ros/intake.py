@@ -89,7 +89,6 @@ class Intake:
         self._stamps.jump_forward_s = config.clock.jump_forward_s
         self._join.tolerance_s = config.detections.tolerance_s
         self._join.wait_s = config.detections.wait_s
-        self._join.capacity = config.queue_size
 
     def add_image(self, message: Any, now_s: float, waits: bool) -> None:
         """
@@ -143,7 +142,7 @@ class Intake:
         """Whether an image with this stamp is used; a jump starts anew first."""
         verdict = self._stamps.judge(stamp_ns)
         if verdict in (StampVerdict.JUMP_BACK, StampVerdict.JUMP_FORWARD):
-            self._submit(self._join.clear())
+            self._submit(self._join.restart(stamp_ns))
             self.epoch += 1
             self._monitor.problem('clock jumps')
             self._complain(

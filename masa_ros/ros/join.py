@@ -13,6 +13,10 @@ DetectionsT = TypeVar('DetectionsT')
 # up to 1000 ns; no camera is that fast.
 SAME_STAMP_NS = 1_000
 
+# Detections this much newer than the first image after a jump are taken for those of the
+# images that follow it.
+OVERTAKEN_NS = 2_000_000_000
+
 
 @dataclass(frozen=True)
 class Joined(Generic[ImageT, DetectionsT]):
@@ -123,8 +127,22 @@ class DetectionJoin(Generic[ImageT, DetectionsT]):
             self._drop_outdated(head.stamp_ns)
         return released
 
+    def restart(self, stamp_ns: int) -> list[Joined[ImageT, DetectionsT]]:
+        """
+        Go on after a jump of the stamps; returns the images that were waiting.
+
+        Detections near the new time stay: they may have overtaken their image.
+        """
+        near = [(detected_ns, detections) for detected_ns, detections in self._detections
+                if -self._tolerance_ns <= detected_ns - stamp_ns <= OVERTAKEN_NS]
+        waiting = self.clear()
+        self.unused_detections -= len(near)
+        self._detections.extend(near)
+        self._newest_detections_ns = near[-1][0] if near else None
+        return waiting
+
     def clear(self) -> list[Joined[ImageT, DetectionsT]]:
-        """Forget everything (clock jump, reset); returns the images that were waiting."""
+        """Forget everything; returns the images that were waiting."""
         waiting = [Joined[ImageT, DetectionsT](entry.stamp_ns, entry.image, None)
                    for entry in self._images]
         self.unused_detections += len(self._detections)

@@ -208,8 +208,11 @@ class TrackerNode(LifecycleNode):
 
     def _subscribe(self) -> None:
         config = self._settings.node
+        every = config.policy == 'every'
         receive = partial(MatchedSubscription, self, reliability=config.reliability,
-                          depth=config.qos_depth, report=self._report)
+                          depth=max(config.qos_depth, config.queue_size if every else 0),
+                          report=self._report,
+                          lost=partial(self._monitor.problem, 'lost by the middleware'))
         if Detection2DArray is not None and config.detections.source != 'none':
             self._inputs['detections'] = receive(
                 kind=Detection2DArray, topic=self._detections_topic,
@@ -357,7 +360,6 @@ class TrackerNode(LifecycleNode):
             self._labels = LabelTable(node.detections.class_names)
         if self._worker is None or self._pipeline is None:
             return
-        self._worker.set_policy(node.policy, node.queue_size)
         if pipeline != self._pipeline.config:
             self._worker.call(partial(self._reconfigure, self._pipeline, pipeline))
 

@@ -97,10 +97,10 @@ class NodeConfig:
     policy: str = setting(
         'latest', 'Images that come faster than they can be processed: latest keeps only the '
         'newest one, every keeps up to queue_size (for recordings).',
-        choices=('latest', 'every'), dynamic=True)
+        choices=('latest', 'every'))
     queue_size: int = setting(
         20, 'Most images that wait, for their detections or (with policy every) for the model.',
-        minimum=1, maximum=10000, dynamic=True)
+        minimum=1, maximum=10000)
     compressed: bool = setting(
         False, 'Whether ~/input/image is a sensor_msgs/CompressedImage (JPEG or PNG).')
     bit_depth: int = setting(
@@ -110,8 +110,8 @@ class NodeConfig:
         'auto', 'Reliability of the subscriptions: auto takes what the publisher offers.',
         choices=('auto', 'best_effort', 'reliable'))
     qos_depth: int = setting(
-        5, 'Messages that the subscriptions hold for the node. Large images need 5 to arrive '
-        'at all.', minimum=1, maximum=1000)
+        5, 'Messages that the subscriptions hold for the node; at least queue_size with policy '
+        'every. Below 5 large images are lost.', minimum=1, maximum=1000)
     publish_embeddings: bool = setting(
         False, 'Whether the objects carry their appearance embedding (1 kB each and more).',
         dynamic=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from rclpy.clock import Clock, ClockType  # type: ignore[attr-defined]
 from rclpy.qos import HistoryPolicy, QoSPolicyKind, QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
 
@@ -20,7 +21,8 @@ class MatchedSubscription:
 
     A best-effort subscription receives from every publisher, but large images may be lost on the
     way; a reliable one receives nothing from a best-effort publisher. So it is reliable exactly
-    when all publishers are.
+    when all publishers are. Before there are any it is reliable: a reliable publisher that comes
+    then loses nothing, and a best-effort one makes itself known by not fitting.
 
     Parameters
     ----------
@@ -38,6 +40,8 @@ class MatchedSubscription:
         Messages to hold.
     report : callable
         Gets a text when publisher and subscription do not fit each other.
+    lost : callable
+        Gets a number of messages that the middleware could not deliver.
 
     """
 
@@ -50,6 +54,7 @@ class MatchedSubscription:
         reliability: str,
         depth: int,
         report: Callable[[str], None],
+        lost: Callable[[int], None],
     ) -> None:
         self.topic = topic
         self._node = node
@@ -57,15 +62,17 @@ class MatchedSubscription:
         self._callback = callback
         self._depth = depth
         self._report = report
+        self._lost = lost
         override = f'qos_overrides.{topic}.subscription.reliability'
         self._overridden = override in getattr(node, '_parameter_overrides', {})
         self._automatic = reliability == 'auto' and not self._overridden
         self._offered: ReliabilityPolicy | None = None
-        wanted = ReliabilityPolicy.BEST_EFFORT
+        self._rematch: Any = None
+        wanted = ReliabilityPolicy.RELIABLE
         if self._automatic:
             wanted = self._offer() or wanted
-        elif reliability == 'reliable':
-            wanted = ReliabilityPolicy.RELIABLE
+        elif reliability == 'best_effort':
+            wanted = ReliabilityPolicy.BEST_EFFORT
         self._subscription = self._subscribe(wanted)
         self.offered = bool(self._publishers())
         """Whether the topic had a publisher when last looked at."""
@@ -77,6 +84,9 @@ class MatchedSubscription:
 
     def match(self) -> None:
         """Look at the publishers again; call it now and then."""
+        if self._rematch is not None:
+            self._node.destroy_timer(self._rematch)
+            self._rematch = None
         self._report_other_types()
         self.offered = bool(self._publishers())
         if not self._automatic:
@@ -91,6 +101,8 @@ class MatchedSubscription:
 
     def close(self) -> None:
         """Stop receiving."""
+        if self._rematch is not None:
+            self._node.destroy_timer(self._rematch)
         self._node.destroy_subscription(self._subscription)
 
     def _subscribe(self, reliability: ReliabilityPolicy) -> Any:
@@ -102,7 +114,9 @@ class MatchedSubscription:
             kinds.append(QoSPolicyKind.RELIABILITY)
         return self._node.create_subscription(
             self._kind, self.topic, self._callback, profile,
-            event_callbacks=SubscriptionEventCallbacks(incompatible_qos=self._incompatible),
+            event_callbacks=SubscriptionEventCallbacks(
+                incompatible_qos=self._incompatible,
+                message_lost=lambda event: self._lost(event.total_count_change)),
             qos_overriding_options=QoSOverridingOptions(kinds))
 
     def _publishers(self) -> list[Any]:
@@ -126,6 +140,11 @@ class MatchedSubscription:
                          f'{_type_name(self._kind)} there')
 
     def _incompatible(self, event: Any) -> None:
+        if self._automatic and self._offer() == ReliabilityPolicy.BEST_EFFORT:
+            # Not here: this is a callback of the subscription that is to be replaced.
+            self._rematch = self._rematch or self._node.create_timer(
+                0.0, self.match, clock=Clock(clock_type=ClockType.STEADY_TIME))
+            return
         policy = getattr(event, 'last_policy_kind', None)
         self._report(
             f'{self.topic}: the QoS of a publisher does not fit this subscription '

@@ -34,6 +34,11 @@ class InferenceWorker(Generic[ItemT]):
     queue_size : int
         Most waiting items with ``every``.
 
+    Raises
+    ------
+    ValueError
+        If the policy is not known or the size is below 1.
+
     """
 
     def __init__(
@@ -43,33 +48,21 @@ class InferenceWorker(Generic[ItemT]):
         policy: str = 'latest',
         queue_size: int = 20,
     ) -> None:
+        if policy not in POLICIES:
+            raise ValueError(f'policy is {policy!r}, expected latest or every')
+        if queue_size < 1:
+            raise ValueError(f'queue size is {queue_size}, expected at least 1')
+        self._limit = 1 if policy == 'latest' else queue_size
         self._process = process
         self._on_error = on_error
         self._items: deque[ItemT] = deque()
         self._calls: deque[tuple[Callable[[], Any], Future[Any]]] = deque()
         self._changed = threading.Condition()
         self._stopping = False
-        self.set_policy(policy, queue_size)
         # Python joins threads that are no daemons when it ends: a long inference would hold a
         # node that was told to stop.
         self._thread = threading.Thread(target=self._run, name='inference', daemon=True)
         self._thread.start()
-
-    def set_policy(self, policy: str, queue_size: int) -> None:
-        """
-        Change what happens to items that come faster than they are processed.
-
-        Raises
-        ------
-        ValueError
-            If the policy is not known or the size is below 1.
-
-        """
-        if policy not in POLICIES:
-            raise ValueError(f'policy is {policy!r}, expected latest or every')
-        if queue_size < 1:
-            raise ValueError(f'queue size is {queue_size}, expected at least 1')
-        self._limit = 1 if policy == 'latest' else queue_size
 
     def submit(self, item: ItemT) -> list[ItemT]:
         """Hand over an item; returns the waiting items that gave way to it."""

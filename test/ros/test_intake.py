@@ -111,6 +111,15 @@ def test_images_waiting_at_a_jump_belong_to_the_time_before() -> None:
     assert [work.epoch for work in case.work] == [0, 0, 1]
 
 
+def test_the_first_image_after_a_jump_finds_detections_that_came_before_it() -> None:
+    case = Case()
+    case.images(5000, waits=True)
+    case.boxes(5000, 0)
+    case.images(0, waits=True)
+    assert [(work.epoch, work.detections is not None) for work in case.work] == [
+        (0, True), (1, True)]
+
+
 def test_a_reset_counts_and_accepts_any_stamp() -> None:
     case = Case()
     case.images(5000)

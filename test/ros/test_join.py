@@ -161,6 +161,18 @@ def test_clearing_gives_back_what_waited_and_allows_any_stamp() -> None:
     assert case.boxes(50) == [(50, 50)]
 
 
+def test_detections_that_overtook_the_first_image_after_a_jump_are_kept() -> None:
+    case = Case()
+    case.image(9000)
+    case.boxes(9033)
+    case.boxes(50)
+    case.boxes(83)
+    assert [entry.image for entry in case.join.restart(50 * MS)] == []  # released as missed
+    assert case.image(50) == [(50, 50)]
+    assert case.image(83) == [(83, 83)]
+    assert case.join.unused_detections == 1  # that of 9033
+
+
 @settings(max_examples=200, deadline=None)
 @given(
     kept_images=st.sets(st.integers(0, 30)), kept_boxes=st.sets(st.integers(0, 30)),

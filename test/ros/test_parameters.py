@@ -245,6 +245,6 @@ class TestOnANode:
         limits = host.node.describe_parameter('detections.wait_s').floating_point_range[0]
         assert (limits.from_value, limits.to_value) == (0.0, 60.0)
         constraints = host.node.describe_parameter('policy').additional_constraints
-        assert constraints == 'one of latest, every'
+        assert constraints == 'one of latest, every; changes only while unconfigured'
         constraints = host.node.describe_parameter('compressed').additional_constraints
         assert constraints.endswith('changes only while unconfigured')

@@ -72,15 +72,6 @@ def test_every_keeps_all_in_order_up_to_its_size(benches: list[Bench]) -> None:
     assert bench.finish() == [0, 2, 3, 4]
 
 
-def test_a_change_of_policy_counts_from_the_next_item(benches: list[Bench]) -> None:
-    bench = make(benches, 'every', 3)
-    bench.busy()
-    for item in (1, 2, 3):
-        bench.worker.submit(item)
-    bench.worker.set_policy('latest', 3)
-    assert bench.worker.submit(4) == [1, 2, 3]
-
-
 def test_work_is_done_in_one_other_thread(benches: list[Bench]) -> None:
     bench = make(benches, 'every')
     bench.gate.set()
