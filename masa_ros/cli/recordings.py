@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 import hashlib
 import json
 from pathlib import Path
+import sys
 from typing import Any
 
 import cv2
@@ -105,6 +106,8 @@ def read_recording(
             parts[name].append((frame.frame_index, frame.stamp_ns, image, item.detections))
             size[name] = (frame.height_px, frame.width_px)
         has_detections = recording.has_detections
+        for problem in recording.problems():
+            print(f'masa_ros: {problem}', file=sys.stderr)
     if not parts:
         raise ValueError(f'no frame of {path} could be used')
     return [_sequence(name, rows, size[name], has_detections) for name, rows in parts.items()]

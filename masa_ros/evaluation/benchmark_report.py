@@ -169,7 +169,8 @@ def _groups(views: SequenceOf[_View]) -> list[list[_View]]:
     groups: dict[tuple[str, int, str], list[_View]] = {}
     for view in views:
         groups.setdefault(view.key, []).append(view)
-    return sorted(groups.values(), key=lambda group: (group[0].run.stride, group[0].run.faults))
+    return sorted(groups.values(), key=lambda group: (
+        group[0].run.stride, group[0].run.faults != 'none', group[0].run.faults))
 
 
 def _summary(group: list[_View]) -> dict[str, Any]:

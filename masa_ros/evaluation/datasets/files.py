@@ -10,7 +10,7 @@ from typing import Any
 
 import cv2
 from masa_ros.evaluation.datasets.sequence import with_ids
-from masa_ros.structures.boxes import as_boxes
+from masa_ros.structures.boxes import as_boxes, box_areas
 from masa_ros.structures.instances import Instances, TrackedInstances
 from masa_ros.structures.masks import encode_plane, RoiMask
 import numpy as np
@@ -113,9 +113,10 @@ def mask_box(mask: RoiMask) -> NDArray[np.float32]:
 
 
 def masked(instances: Instances, masks: SequenceOf[RoiMask | None]) -> Instances:
-    """Instances with masks; where a mask has pixels its tight box replaces the box."""
+    """Instances with masks; a box without area becomes the tight box of its mask."""
     boxes = instances.boxes.copy()
-    for row, mask in enumerate(masks):
+    for row in np.flatnonzero(box_areas(boxes) == 0):
+        mask = masks[int(row)]
         if mask is not None and mask.area:
             boxes[row] = mask_box(mask)
     return instances.with_fields(boxes=boxes, masks=tuple(masks))

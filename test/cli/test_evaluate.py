@@ -1,0 +1,223 @@
+"""``masa_ros evaluate`` from recording or data set to report."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import cv2
+from masa_ros.cli.evaluate import is_motchallenge, PoolExecutor, tracker_named
+from masa_ros.cli.main import main
+from masa_ros.evaluation.datasets.sequence import with_ids
+from masa_ros.ros.bag import BagWriter
+from masa_ros.ros.convert import (
+    array_to_image,
+    instances_to_detections,
+    make_header,
+)
+from masa_ros.structures.instances import Instances, TrackedInstances
+from masa_ros.tracking.tracker import TrackerConfig
+import numpy as np
+import pytest
+
+FRAMES = 8
+START_NS = 1_700_000_000_000_000_000
+STEP_NS = 100_000_000
+
+
+def truth(index: int) -> TrackedInstances:
+    """Two objects that pass each other."""
+    boxes = [[5 + 8 * index, 10, 25 + 8 * index, 40], [75 - 8 * index, 45, 95 - 8 * index, 75]]
+    return with_ids(Instances.from_boxes(boxes, [0.9, 0.8], [0, 0], ['car', 'car']), [4, 9])
+
+
+def picture(index: int) -> np.ndarray:
+    """The two objects, red and blue, on a textured ground."""
+    image = np.random.RandomState(0).randint(90, 130, (90, 120, 3)).astype(np.uint8)
+    for box, color in zip(truth(index).boxes.astype(int), ((220, 30, 30), (30, 30, 220)),
+                          strict=True):
+        image[box[1]:box[3], box[0]:box[2]] = color
+    return image
+
+
+def mot_folder(root: Path, name: str = 'a') -> Path:
+    folder = root / name
+    (folder / 'img1').mkdir(parents=True)
+    lines: dict[str, list[str]] = {'gt': [], 'det': []}
+    for index in range(FRAMES):
+        cv2.imwrite(str(folder / 'img1' / f'{index + 1:06d}.png'),
+                    cv2.cvtColor(picture(index), cv2.COLOR_RGB2BGR))
+        for track_id, (x0, y0, x1, y1) in zip((4, 9), truth(index).boxes.tolist(), strict=True):
+            numbers = f'{x0 + 1},{y0 + 1},{x1 - x0},{y1 - y0}'
+            lines['gt'].append(f'{index + 1},{track_id},{numbers},1,1,1')
+            lines['det'].append(f'{index + 1},-1,{numbers},0.9')
+    for kind, text in lines.items():
+        (folder / kind).mkdir()
+        (folder / kind / f'{kind}.txt').write_text('\n'.join(text))
+    return folder
+
+
+def bag(path: Path, shift_ns: int = 0, ids: bool = True, pad_px: int = 0) -> Path:
+    with BagWriter(path, 'mcap', reserve_bytes=1000) as writer:
+        for index in range(FRAMES):
+            stamp_ns = START_NS + index * STEP_NS
+            header = make_header(stamp_ns, 'camera', writer.builder)
+            image = np.pad(picture(index), ((0, pad_px), (0, pad_px), (0, 0)))
+            writer.write('/image', array_to_image(image, 'rgb8', header, writer.builder),
+                         stamp_ns)
+            plain = Instances.from_boxes(truth(index).boxes, truth(index).scores)
+            writer.write('/boxes', instances_to_detections(plain, header, writer.builder),
+                         stamp_ns)
+            header = make_header(stamp_ns + shift_ns, 'camera', writer.builder)
+            message = instances_to_detections(truth(index), header, writer.builder)
+            for detection, track_id in zip(message.detections, ('x', 'y'), strict=True):
+                detection.id = track_id if ids else ''
+            writer.write('/truth', message, stamp_ns)
+    return path
+
+
+def evaluate(tmp_path: Path, *words: object) -> int:
+    return main(['evaluate', *map(str, words), '--cache', str(tmp_path / 'cache'),
+                 '--out', str(tmp_path / 'out')])
+
+
+def results(tmp_path: Path) -> list[dict[str, object]]:
+    rows: list[dict[str, object]] = json.loads(
+        (tmp_path / 'out' / 'results.json').read_text())['rows']
+    return rows
+
+
+def test_a_motchallenge_folder_is_scored_for_every_tracker_and_stride(tmp_path: Path) -> None:
+    mot_folder(tmp_path / 'data', 'a')
+    mot_folder(tmp_path / 'data', 'b')
+    assert evaluate(tmp_path, tmp_path / 'data', '--trackers', 'ours,iou', '--strides', '1,2',
+                    '--noise', '0.01') == 0
+    rows = results(tmp_path)
+    assert [(row['tracker'], row['stride'], row['faults']) for row in rows] == [
+        ('ours', 1, 'none'), ('iou', 1, 'none'),
+        ('ours', 1, '1 % box noise'), ('iou', 1, '1 % box noise'),
+        ('ours', 2, 'none'), ('iou', 2, 'none'),
+        ('ours', 2, '1 % box noise'), ('iou', 2, '1 % box noise')]
+    assert rows[0]['HOTA'] == pytest.approx(1.0)
+    assert rows[0]['num_gt_ids'] == 4
+    with (tmp_path / 'out' / 'results.csv').open() as file:
+        assert [row['sequence'] for row in csv.DictReader(file)][:2] == ['a', 'a']
+    page = (tmp_path / 'out' / 'report.html').read_text()
+    assert '<svg' in page
+    assert 'http' not in page.replace('http://www.w3.org', '').replace(
+        'http://purl.org', '').replace('http://creativecommons.org', '').replace(
+        'https://matplotlib.org', '')
+
+
+def test_a_sequence_can_be_chosen(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    mot_folder(tmp_path / 'data', 'a')
+    mot_folder(tmp_path / 'data', 'b')
+    assert evaluate(tmp_path, tmp_path / 'data', '--sequences', 'b', '--trackers', 'iou') == 0
+    assert results(tmp_path)[0]['num_gt_ids'] == 2
+    assert evaluate(tmp_path, tmp_path / 'data', '--sequences', 'c') == 2
+    assert 'no sequence c; there are a, b' in capsys.readouterr().err
+
+
+def test_a_bag_is_scored_against_a_topic_with_ids(tmp_path: Path) -> None:
+    path = bag(tmp_path / 'bag')
+    assert evaluate(tmp_path, path, '--truth', '/truth', '--detections', '/boxes',
+                    '--trackers', 'ours,bytetrack') == 0
+    row = results(tmp_path)[0]
+    assert row['HOTA'] == pytest.approx(1.0)
+    assert row['num_gt_ids'] == 2
+
+
+def test_a_bag_is_scored_against_a_file_and_a_live_run_beside_it(tmp_path: Path) -> None:
+    path, folder = bag(tmp_path / 'bag'), mot_folder(tmp_path / 'data')
+    assert evaluate(tmp_path, path, '--truth', folder / 'gt' / 'gt.txt', '--detections',
+                    '/boxes', '--results', '/truth', '--trackers', 'iou') == 0
+    rows = results(tmp_path)
+    assert [row['tracker'] for row in rows] == ['iou', 'live: /truth']
+    assert rows[1]['HOTA'] == pytest.approx(1.0)
+
+
+def test_without_truth_there_are_identity_statistics(tmp_path: Path) -> None:
+    path = bag(tmp_path / 'bag')
+    assert evaluate(tmp_path, path, '--detections', '/boxes') == 0
+    row = results(tmp_path)[0]
+    assert 'HOTA' not in row
+    assert row['num_ids'] == 2
+    assert row['duration_s'] == pytest.approx(0.7)
+    assert 'ids / min' in (tmp_path / 'out' / 'report.html').read_text()
+
+
+def test_shifted_stamps_are_refused_with_the_offset(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str],
+) -> None:
+    path = bag(tmp_path / 'bag', shift_ns=5_050_000_000)
+    assert evaluate(tmp_path, path, '--truth', '/truth', '--detections', '/boxes') == 2
+    assert 'begins +5.050 s from the first image' in capsys.readouterr().err
+
+
+def test_a_truth_without_ids_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str],
+) -> None:
+    path = bag(tmp_path / 'bag', ids=False)
+    assert evaluate(tmp_path, path, '--truth', '/truth') == 2
+    assert 'have no ids' in capsys.readouterr().err
+
+
+def test_a_bag_cut_in_half_is_scored_as_far_as_it_goes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str],
+) -> None:
+    # Large images, so that the file has more than one chunk.
+    data = next(bag(tmp_path / 'bag', pad_px=700).glob('*.mcap')).read_bytes()
+    cut, folder = tmp_path / 'cut.mcap', mot_folder(tmp_path / 'data')
+    cut.write_bytes(data[:len(data) // 2])
+    assert evaluate(tmp_path, cut, '--truth', folder / 'gt' / 'gt.txt', '--trackers',
+                    'iou', '--detections', '/boxes') == 0
+    assert 0 < results(tmp_path)[0]['num_frames'] < FRAMES  # type: ignore[operator]
+    assert 'not complete' in capsys.readouterr().err
+
+
+def test_a_second_run_uses_what_the_first_kept(tmp_path: Path) -> None:
+    folder = mot_folder(tmp_path / 'data')
+    evaluate(tmp_path, folder, '--trackers', 'ours')
+    kept = {path: path.stat().st_mtime_ns for path in (tmp_path / 'cache').rglob('*.npz')}
+    evaluate(tmp_path, folder, '--trackers', 'ours,sort')
+    after = {path: path.stat().st_mtime_ns for path in (tmp_path / 'cache').rglob('*.npz')}
+    assert {path: after[path] for path in kept} == kept
+    assert len(after) == len(kept) + 1
+
+
+@pytest.mark.parametrize(('words', 'message'), [
+    (['--trackers', 'deepsort'], "unknown tracker 'deepsort'"),
+    (['--strides', '0'], "--strides is '0'"),
+    (['--strides', '1,x'], "--strides is '1,x'"),
+    (['--noise', '2'], 'noise is 2.0'),
+    (['--truth', 'nothing.txt'], 'is not a file'),
+    (['--dataset', 'tao'], 'looked for annotations/')])
+def test_mistakes_are_explained(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], message: str,
+) -> None:
+    assert evaluate(tmp_path, mot_folder(tmp_path / 'data'), *words) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_presets_of_ours_are_trackers() -> None:
+    assert tracker_named('tao_bench', TrackerConfig()).name == 'tao_bench'
+    own = tracker_named('ours', TrackerConfig(match_score=0.77))
+    assert own.fingerprint != tracker_named('ours', TrackerConfig()).fingerprint
+
+
+def test_motchallenge_folders_are_known_by_their_files(tmp_path: Path) -> None:
+    folder = mot_folder(tmp_path / 'data')
+    assert is_motchallenge(folder)
+    assert is_motchallenge(tmp_path / 'data')
+    assert not is_motchallenge(folder / 'img1')
+    assert not is_motchallenge(tmp_path / 'nothing')
+
+
+def test_a_pool_works_as_an_executor() -> None:
+    from multiprocessing.pool import ThreadPool
+    with ThreadPool(2) as pool:
+        executor = PoolExecutor(pool)
+        assert executor.submit(pow, 2, 5).result(10) == 32
+        with pytest.raises(ZeroDivisionError):
+            executor.submit(divmod, 1, 0).result(10)
