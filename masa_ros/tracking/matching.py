@@ -128,6 +128,12 @@ class Matches:
         self.margins[rows] = similarities - others
         self.by_motion[rows] = by_motion
 
+    def renumber(self, gone: NDArray[np.bool_]) -> None:
+        """Follow the removal of the tracks whose ``(M,)`` flag is true."""
+        rows = self.matched
+        columns = self.columns[rows]
+        self.columns[rows] = np.where(gone[columns], UNMATCHED, (np.cumsum(~gone) - 1)[columns])
+
     @property
     def matched(self) -> NDArray[np.int64]:
         """Candidates that continue a track."""
@@ -165,9 +171,7 @@ class Matcher:
         _charge_class_changes(evidence, config, candidates.class_ids, memory['class_ids'])
         rows = np.flatnonzero(candidates.described)
         tracks = np.flatnonzero(memory['has_embedding'])
-        cosines = appearance_similarity(
-            'product' if config.normalize_embeddings else 'cosine',
-            _rows(candidates.embeddings, rows), _rows(memory.embeddings, tracks), self._work)
+        cosines = self._cosines(config, candidates, memory, rows, tracks)
         looks = self._work.table('looks', *cosines.shape)
         looks[:] = cosines
         self.appearance.evidence(looks)
@@ -183,6 +187,16 @@ class Matcher:
         self._learn(columns, rows, tracks, cosines)
         return matches
 
+    def _cosines(
+        self, config: TrackerConfig, candidates: Candidates, memory: TrackMemory,
+        rows: NDArray[np.int64], tracks: NDArray[np.int64],
+    ) -> NDArray[np.float32]:
+        if not len(rows) or not len(tracks):
+            return np.zeros((len(rows), len(tracks)), np.float32)
+        return appearance_similarity(
+            'product' if config.normalize_embeddings else 'cosine',
+            _rows(candidates.embeddings, rows), _rows(memory.embeddings, tracks), self._work)
+
     def _learn(
         self, columns: NDArray[np.int64], rows: NDArray[np.int64], tracks: NDArray[np.int64],
         cosines: NDArray[np.float32],
@@ -197,9 +211,7 @@ class Matcher:
 
 def _rows(array: NDArray[np.float32], rows: NDArray[np.int64]) -> NDArray[np.float32]:
     """Rows of an array, without a copy where they are all of them."""
-    if len(rows) == len(array):
-        return array
-    return array[rows] if len(rows) else np.zeros((0, array.shape[1]), np.float32)
+    return array if len(rows) == len(array) else array[rows]
 
 
 def _match_similarity(
@@ -279,7 +291,8 @@ def _assign(
         suppress = config.suppress_threshold if config.suppress_threshold < 1 else None
         return greedy_assignment(similarity, threshold, strong, num_tracks, suppress)
     columns = np.full(len(scores), UNMATCHED, np.int64)
-    columns[strong] = optimal_assignment(similarity[strong], threshold)
+    columns[strong] = optimal_assignment(
+        similarity if strong.all() else similarity[strong], threshold)
     if num_tracks is not None:
         columns[columns >= num_tracks] = UNMATCHED
     return columns

@@ -28,7 +28,9 @@ DRIFT = 0.3
 TURN = 2.0
 # Spread of the unknown velocity of a new track, sizes per second.
 SPEED = 3.0
-# Seconds after which a velocity is forgotten: nothing goes straight for ever.
+# Seconds for which a velocity is kept, and over which it is then forgotten: nothing goes straight
+# for ever.
+STEADY_S = 0.25
 DAMPING_S = 1.0
 # Spread of the log of width and of height between two frames, and its growth per second.
 SIZE_JITTER = 0.15
@@ -101,8 +103,9 @@ def predict(motion: Motion, gaps_s: Doubles, uncertainty: float = 1.0) -> Motion
         Factor on the random walks.
 
     """
-    decay = np.exp(-gaps_s / DAMPING_S)
-    reach = DAMPING_S * (1 - decay)
+    steady_s = np.minimum(gaps_s, STEADY_S)
+    decay = np.exp(-(gaps_s - steady_s) / DAMPING_S)
+    reach = steady_s + DAMPING_S * (1 - decay)
     drift, turn = (DRIFT * uncertainty) ** 2, (TURN * uncertainty) ** 2
     place, mixed, speed = motion.variance.T
     # White acceleration noise: its exact integral without damping, an upper bound with it.

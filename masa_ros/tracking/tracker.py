@@ -127,8 +127,7 @@ class Tracker:
         changed = self._age(stamp_ns, image_size)
         gone = (self._expired(frame_index, stamp_ns, np.greater_equal)
                 | self._unconfirmed(stamp_ns) | self._surplus())
-        matches.columns[matches.matched] = (np.cumsum(~gone) - 1)[
-            matches.columns[matches.matched]]
+        matches.renumber(gone)
         self._remove(gone)
         return self._report(
             instances, candidates, matches, self._unseen(changed[~gone], stamp_ns))
@@ -142,15 +141,17 @@ class Tracker:
             self._num_updates += 1
             return frame_index
         last_frame, last_stamp = self._last
-        if self._renumbered and frame_index <= last_frame:
-            # Loaded tracks, and a new recording that counts its frames from 0 again.
-            self._memory['last_frame'] += frame_index - 1 - last_frame
-            last_frame = frame_index - 1
-        if frame_index <= last_frame or stamp_ns <= last_stamp:
+        # Loaded tracks may meet a recording that counts its frames from 0 again.
+        anew = self._renumbered and frame_index <= last_frame
+        if (frame_index <= last_frame and not anew) or stamp_ns <= last_stamp:
             raise ValueError(
                 f'frame {frame_index} with stamp {stamp_ns} ns came after frame {last_frame} with '
                 f'stamp {last_stamp} ns, expected both to grow; drop late and repeated frames, '
                 'and call tracker.reset() when the clock or the recording starts over')
+        if anew:
+            last_frames = self._memory['last_frame']
+            last_frames += frame_index - 1 - last_frame
+            last_frame = frame_index - 1
         self._renumbered = False
         self._last = (frame_index, stamp_ns)
         self._num_updates += 1
@@ -281,15 +282,22 @@ class Tracker:
 
     def _newcomers(self, candidates: Candidates, matches: Matches) -> NDArray[np.int64]:
         """Unmatched detections that start a track."""
+        config, matched = self._config, matches.matched
         new = np.flatnonzero((matches.columns == UNMATCHED) & (
-            candidates.scores > np.float32(self._config.new_track_score)))
-        if not len(new) or self._config.new_track_iou >= 1:
-            return new
+            candidates.scores > np.float32(config.new_track_score)))
+        if len(new) and config.new_track_iou < 1:
+            new = new[self._stands_alone(candidates, matches, new)]
+        return new[:max(config.max_tracks - len(matched), 0)] if config.max_tracks else new
+
+    def _stands_alone(
+        self, candidates: Candidates, matches: Matches, new: NDArray[np.int64],
+    ) -> NDArray[np.bool_]:
+        """Tell which newcomers overlap neither a tracked object nor a better newcomer."""
         before = np.concatenate([matches.matched, new])
         overlaps = pairwise_iou(candidates.boxes[new], candidates.boxes[before])
         # Tracked objects count whatever their score, newcomers only where they rank higher.
         overlaps[(matches.columns[before] < 0) & (before >= new[:, None])] = 0
-        return new[~(overlaps > self._config.new_track_iou).any(axis=1)]
+        return np.asarray(~(overlaps > self._config.new_track_iou).any(axis=1))
 
     def _new_states(self, scores: NDArray[np.float32]) -> NDArray[np.uint8]:
         """States of tracks that are seen for the first time."""
