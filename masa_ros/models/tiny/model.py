@@ -2,12 +2,13 @@
 The small network behind the model protocol: finds, segments and embeds objects in one pass.
 
 An image is resized to a fixed number of pixels, whatever its shape, so that a wide picture keeps
-its detail and every picture costs the same.
+its detail and every picture costs the same. Objects that are large in it are looked at once more
+at half that size: the network was trained on views of 256 pixels and knows no larger ones.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 import math
 
 import cv2
@@ -22,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from torchvision.ops import nms
 
 INPUT_PIXELS = 512 * 384
@@ -31,6 +33,8 @@ PAD = 114
 NMS_THRESHOLD = 0.6
 SMALLEST_PROPOSAL_PX = 8.0
 PRE_NMS = 1000
+LARGE_PX = 160.0
+"""Boxes with a larger mean side, in network pixels, are handled at half size."""
 
 
 def build(config: ModelConfig) -> Model:
@@ -113,42 +117,92 @@ class TinyModel:
             torch.device(self.device).type, dtype, self.config.precision != 'float32')
         tensor = torch.from_numpy(pixels).to(self.device).permute(2, 0, 1)[None].float()
         with mixed:
-            pyramid, levels = self._features(tensor)
+            passes = _Passes(self._features, tensor)
             if detections is None:
-                detections = self._propose(pyramid, factors, height, width)
-            if not len(detections):
-                return detections.with_fields(embeddings=np.zeros(
-                    (0, self._network.config.embedding_size), np.float32))
-            rois = torch.from_numpy(np.concatenate(
-                [np.zeros((len(detections), 1), np.float32), detections.boxes * factors], 1)
-                .astype(np.float32)).to(self.device)
-            embeddings = self._network.track_head(levels, rois)
+                detections = self._propose(passes, factors, height, width)
+            boxes = torch.from_numpy((detections.boxes * factors).astype(np.float32))
             wanted = np.sort(np.argsort(-detections.scores, kind='stable')[
                 :self.config.max_masks])
-            logits, quality = self._network.mask_head(levels, rois[torch.from_numpy(wanted)])
-            windows = self._network.mask_head.windows(rois[torch.from_numpy(wanted)])[:, 1:]
-        return _with_masks(
-            detections.with_fields(embeddings=embeddings.float().cpu().numpy()), wanted,
-            logits.float().cpu().numpy(), quality.float().sigmoid().cpu().numpy(),
-            windows.cpu().numpy() / factors, height, width)
+            embeddings, logits, quality = self._describe(passes, boxes, wanted)
+        grow = np.tile(boxes[wanted, 2:] - boxes[wanted, :2], 2) * self._network.mask_head.margin
+        windows = (boxes[wanted].numpy() + grow * (-1, -1, 1, 1)) / factors
+        return _with_masks(detections.with_fields(embeddings=embeddings), wanted, logits,
+                           quality, windows, height, width)
+
+    def _describe(
+        self, passes: _Passes, boxes: Tensor, wanted: NDArray[np.int64],
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
+        """Embeddings of all boxes, mask logits and qualities of the wanted ones."""
+        network = self._network
+        side = network.config.mask_size
+        embeddings = np.zeros((len(boxes), network.config.embedding_size), np.float32)
+        logits = np.zeros((len(wanted), side, side), np.float32)
+        quality = np.zeros(len(wanted), np.float32)
+        large = ((boxes[:, 2:] - boxes[:, :2]).prod(1).sqrt() > LARGE_PX).numpy()
+        for half in (False, True):
+            rows, masked = np.flatnonzero(large == half), np.flatnonzero(large[wanted] == half)
+            if not len(rows):
+                continue
+            levels = passes.levels(half)
+            scale = 0.5 if half else 1.0
+            rois = F.pad(boxes * scale, (1, 0)).to(self.device)
+            embeddings[rows] = network.track_head(levels, rois[rows]).float().cpu().numpy()
+            found, expected = network.mask_head(levels, rois[wanted[masked]])
+            logits[masked] = found.float().cpu().numpy()
+            quality[masked] = expected.float().sigmoid().cpu().numpy()
+        return embeddings, logits, quality
 
     def _propose(
-        self, pyramid: list[Tensor], factors: NDArray[np.float32], height: int, width: int,
+        self, passes: _Passes, factors: NDArray[np.float32], height: int, width: int,
     ) -> Instances:
         """Choose the network's own boxes, best first."""
-        boxes, objectness = self._network.proposal_head(pyramid)
-        scores, order = objectness[0].sigmoid().topk(min(PRE_NMS, objectness.shape[1]))
-        order = order[scores >= self.config.proposal_score]
-        scores = scores[:len(order)]
-        found = boxes[0, order].cpu().numpy() / factors
-        found = clip_boxes(found.astype(np.float32), height, width)
-        sides = (found[:, 2:] - found[:, :2]) * factors[:2]
-        large = torch.from_numpy(sides.min(1, initial=np.inf) >= SMALLEST_PROPOSAL_PX)
-        found, scores = found[large.numpy()], scores.cpu()[large]
-        kept = nms(torch.from_numpy(found), scores, NMS_THRESHOLD)
-        kept = kept[:self.config.max_proposals]
+        parts = []
+        for half in (False, True):
+            boxes, objectness = self._network.proposal_head(passes.pyramid(half))
+            scores, order = objectness[0].sigmoid().topk(min(PRE_NMS, objectness.shape[1]))
+            order = order[scores >= self.config.proposal_score]
+            found = boxes[0, order].cpu() * (2 if half else 1)
+            found = torch.from_numpy(
+                clip_boxes(found.numpy() / factors, height, width) * factors)
+            sides = found[:, 2:] - found[:, :2]
+            middle = sides.prod(1).sqrt()
+            # Each pass answers for the sizes it knows, with some overlap.
+            fits = middle > LARGE_PX / 1.5 if half else middle < LARGE_PX * 1.5
+            fits &= sides.amin(1) >= SMALLEST_PROPOSAL_PX if len(sides) else fits
+            parts.append((found[fits], scores.cpu()[:len(order)][fits]))
+        found, scores = (torch.cat([part[k] for part in parts]) for k in range(2))
+        kept = nms(found, scores.float(), NMS_THRESHOLD)[:self.config.max_proposals]
         return Instances.from_boxes(
-            found[kept.numpy()], scores[kept].numpy(), flag=Flag.FROM_PROPOSAL)
+            found[kept].numpy() / factors, scores[kept].float().numpy(),
+            flag=Flag.FROM_PROPOSAL)
+
+
+class _Passes:
+    """Features of an image at full and at half size, each computed when first asked for."""
+
+    def __init__(
+        self, features: Callable[[Tensor], tuple[list[Tensor], list[Tensor]]], image: Tensor,
+    ) -> None:
+        self._features, self._image = features, image
+        self._made: dict[bool, tuple[list[Tensor], list[Tensor]]] = {}
+
+    def pyramid(self, half: bool) -> list[Tensor]:
+        """Levels for proposals."""
+        return self._pass(half)[0]
+
+    def levels(self, half: bool) -> list[Tensor]:
+        """Levels for masks and embeddings."""
+        return self._pass(half)[1]
+
+    def _pass(self, half: bool) -> tuple[list[Tensor], list[Tensor]]:
+        if half not in self._made:
+            image = self._image
+            if half:
+                image = F.avg_pool2d(image, 2)
+                height, width = image.shape[2:]
+                image = F.pad(image, (0, -width % 32, 0, -height % 32), value=float(PAD))
+            self._made[half] = self._features(image)
+        return self._made[half]
 
 
 def fit_image(image: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
