@@ -18,6 +18,7 @@ PARAMETERS = (
     ('compressed', 'compressed', bool,
      'Whether image_topic carries sensor_msgs/CompressedImage; give its full name then, such as '
      '/camera/image_raw/compressed.'),
+    ('policy', 'policy', str, 'Images faster than the model: latest (cameras) or every (bags).'),
     ('use_sim_time', 'use_sim_time', bool, 'Whether time comes from /clock.'),
 )
 ARGUMENTS = (

@@ -433,7 +433,8 @@ class TrackerNode(LifecycleNode):
 
     def _complain(self, what: str, text: str) -> None:
         """Log a repeated problem once in a while."""
-        if self._monitor.should_log(what, time.monotonic()):
+        # While ROS shuts down everything fails, and nobody needs to know.
+        if self.context.ok() and self._monitor.should_log(what, time.monotonic()):
             self.get_logger().warning(text)
 
 
