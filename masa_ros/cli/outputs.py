@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import TypeVar
 
 import cv2
-from masa_ros.cli.video import VideoWriter
+from masa_ros.cli.video import DEFAULT_WIDTH_PX, VideoWriter
 from masa_ros.evaluation.formats.coco import CocoWriter
 from masa_ros.evaluation.formats.mot import MotWriter
 from masa_ros.pipeline import FrameResult
@@ -49,6 +49,8 @@ class OutputOptions:
     ----------
     overlay : bool
         Video and contact sheet.
+    overlay_width_px : int
+        Largest width of the video.
     label_images : bool
         Label images into the bag.
     images : bool
@@ -59,6 +61,7 @@ class OutputOptions:
     """
 
     overlay: bool = True
+    overlay_width_px: int = DEFAULT_WIDTH_PX
     label_images: bool = False
     images: bool = False
     storage: str = 'mcap'
@@ -179,7 +182,8 @@ class _StreamFiles:
         self._folder = folder
         self._mot = MotWriter(folder / 'tracks.txt')
         self._coco = CocoWriter(folder / 'tracks.json', dict(info))
-        self._overlay = Overlay(folder) if options.overlay else None
+        self._overlay = (Overlay(folder, options.overlay_width_px)
+                         if options.overlay else None)
 
     def __enter__(self) -> _StreamFiles:
         return self
@@ -214,11 +218,14 @@ class Overlay:
     ----------
     folder : Path
         Where ``overlay.webm`` and ``contact_sheet.png`` go.
+    width_px : int
+        Largest width of the video.
 
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, width_px: int = DEFAULT_WIDTH_PX) -> None:
         self._folder = folder
+        self._width_px = width_px
         self._trails = Trails()
         self._video: VideoWriter | None = None
         self._waiting: list[tuple[int, NDArray[np.uint8]]] = []
@@ -255,7 +262,8 @@ class Overlay:
 
     def _start(self) -> None:
         self._video = VideoWriter(self._folder / 'overlay',
-                                  frame_rate([stamp for stamp, _ in self._waiting]))
+                                  frame_rate([stamp for stamp, _ in self._waiting]),
+                                  self._width_px)
         for _, image in self._waiting:
             self._video.write(image)
         self._waiting.clear()

@@ -18,6 +18,7 @@ from masa_ros.cli.inputs import Input, InputFrame, open_input
 from masa_ros.cli.outputs import BAG, file_name, OutputOptions, TrackOutputs
 from masa_ros.cli.progress import frame_bar
 from masa_ros.cli.settings import add_settings, read_settings
+from masa_ros.cli.video import DEFAULT_WIDTH_PX
 from masa_ros.pipeline import Pipeline
 from masa_ros.ros.bag import out_of_space
 from masa_ros.structures.instances import Instances
@@ -50,6 +51,8 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument('--max-frames', type=int, metavar='N', help='stop after N frames')
     parser.add_argument('--overlay', action=argparse.BooleanOptionalAction, default=True,
                         help='write the overlay video and the contact sheet')
+    parser.add_argument('--overlay-width', type=int, default=DEFAULT_WIDTH_PX, metavar='PX',
+                        help='largest width of the video (%(default)s)')
     parser.add_argument('--label-images', action='store_true',
                         help='write label images into the bag')
     parser.add_argument('--images', action='store_true', help='write the images into the bag')
@@ -78,6 +81,8 @@ def run(args: argparse.Namespace) -> int:
     node_config, config = read_settings(args)
     if args.max_frames is not None and args.max_frames < 1:
         raise ValueError(f'--max-frames is {args.max_frames}, expected 1 or more')
+    if args.overlay_width < 16:
+        raise ValueError(f'--overlay-width is {args.overlay_width}, expected 16 or more')
     out = args.out or Path('out') / 'track' / file_name(args.input.resolve().stem)
     recording = open_input(args.input, node_config, args.topics, args.detections, args.fps,
                            use_bag_detections=config.detector.name == 'none')
@@ -89,7 +94,8 @@ def run(args: argparse.Namespace) -> int:
               f'model    {pipeline.fingerprint()} on {pipeline.model.device}, {weights}')
         if args.overwrite:
             remove_results(out, recording.streams)
-        options = OutputOptions(args.overlay, args.label_images, args.images, args.storage)
+        options = OutputOptions(args.overlay, args.overlay_width, args.label_images,
+                                args.images, args.storage)
         with TrackOutputs(out, recording.streams, options, pipeline.fingerprint(),
                           weights) as outputs:
             totals = Totals()

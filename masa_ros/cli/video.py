@@ -12,19 +12,24 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 import os
 from pathlib import Path
+from queue import Queue
 import sys
+from threading import Thread
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-MAX_WIDTH_PX = 1280
+DEFAULT_WIDTH_PX = 960
 _FORMATS = (('.webm', 'VP80'), ('.mp4', 'mp4v'))
+_QUEUE_FRAMES = 8
 
 
 class VideoWriter:
     """
-    Writes frames at a fixed rate; the size of the first frame is the size of the video.
+    Writes frames at a fixed rate; the first frame decides the size of the video.
+
+    Encoding takes longer than most of what comes before it, so a thread of its own does it.
 
     Parameters
     ----------
@@ -32,15 +37,21 @@ class VideoWriter:
         File to write, without suffix.
     rate_hz : float
         Frames per second.
+    max_width_px : int
+        Wider frames are scaled down to this.
 
     """
 
-    def __init__(self, path: Path, rate_hz: float) -> None:
+    def __init__(self, path: Path, rate_hz: float, max_width_px: int = DEFAULT_WIDTH_PX) -> None:
         self.path = path
         """File that is written; its suffix is known after the first frame."""
         self._rate_hz = min(max(rate_hz, 1.0), 240.0)
+        self._max_width_px = max_width_px
         self._size = (0, 0)
         self._writer: cv2.VideoWriter | None = None
+        self._queue: Queue[NDArray[np.uint8] | None] = Queue(_QUEUE_FRAMES)
+        self._problem: cv2.error | None = None
+        self._thread = Thread(target=self._encode, daemon=True)
 
     def write(self, image: NDArray[np.uint8]) -> None:
         """
@@ -54,20 +65,45 @@ class VideoWriter:
         """
         if self._writer is None:
             self._start(image)
+        self._queue.put(image)
+
+    def close(self) -> None:
+        """
+        Finish the file.
+
+        Raises
+        ------
+        OSError
+            If a frame could not be encoded.
+
+        """
+        if self._writer is None or not self._thread.is_alive():
+            return
+        self._queue.put(None)
+        self._thread.join()
+        self._writer.release()
+        if self._problem is not None:
+            raise OSError(f'{self.path} is not complete: {self._problem}') from self._problem
+
+    def _encode(self) -> None:
+        while (image := self._queue.get()) is not None:
+            # After an error the queue must still be emptied, or `write` would wait forever.
+            if self._problem is None:
+                try:
+                    self._encode_one(image)
+                except cv2.error as error:
+                    self._problem = error
+
+    def _encode_one(self, image: NDArray[np.uint8]) -> None:
+        assert self._writer is not None
         if (image.shape[1], image.shape[0]) != self._size:
             image = np.asarray(
                 cv2.resize(image, self._size, interpolation=cv2.INTER_AREA), np.uint8)
-        assert self._writer is not None
         self._writer.write(cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
-
-    def close(self) -> None:
-        """Finish the file."""
-        if self._writer is not None:
-            self._writer.release()
 
     def _start(self, image: NDArray[np.uint8]) -> None:
         height, width = image.shape[:2]
-        scale = min(1.0, MAX_WIDTH_PX / width)
+        scale = min(1.0, self._max_width_px / width)
         # Video encoders halve the colour planes, so sides must be even.
         even = [max(round(side * scale) // 2 * 2, 2) for side in (width, height)]
         self._size = (even[0], even[1])
@@ -78,10 +114,12 @@ class VideoWriter:
                                          self._rate_hz, self._size)
             if writer.isOpened():
                 self.path, self._writer = path, writer
+                self._thread.start()
                 return
             path.unlink(missing_ok=True)
-        raise OSError('this OpenCV can write no video (neither VP8 nor MPEG-4); install the '
-                      'opencv-python package from PyPI, or leave the video out')
+        raise OSError(f'{self.path}: this OpenCV can write no video there (neither VP8 nor '
+                      'MPEG-4); install the opencv-python package from PyPI, or leave the video '
+                      'out')
 
 
 @contextmanager

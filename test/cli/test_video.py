@@ -38,7 +38,15 @@ def test_odd_and_large_and_changing_sizes_fit(tmp_path: Path) -> None:
     video.write(gradient(90, 160, 50))
     video.close()
     shapes = [frame.image.shape for frame in open_source(video.path)]
-    assert shapes == [(192, 1280, 3)] * 2
+    assert shapes == [(144, 960, 3)] * 2
+
+
+def test_the_width_can_be_chosen(tmp_path: Path) -> None:
+    video = VideoWriter(tmp_path / 'a', 10.0, 1280)
+    video.write(gradient(301, 2001, 50))
+    video.close()
+    video.close()
+    assert [frame.image.shape for frame in open_source(video.path)] == [(192, 1280, 3)]
 
 
 def test_nothing_is_said_on_the_screen(
@@ -60,3 +68,12 @@ def test_a_video_without_frames_is_no_file(tmp_path: Path) -> None:
 def test_a_folder_that_is_not_there_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(OSError, match='can write no video'):
         VideoWriter(tmp_path / 'no' / 'a', 10.0).write(gradient(64, 64, 0))
+
+
+def test_a_frame_that_cannot_be_encoded_is_an_error_at_the_end(tmp_path: Path) -> None:
+    video = VideoWriter(tmp_path / 'a', 10.0)
+    video.write(gradient(64, 64, 0))
+    for _ in range(30):
+        video.write(np.zeros((64, 64), np.uint8))
+    with pytest.raises(OSError, match='is not complete'):
+        video.close()

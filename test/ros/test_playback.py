@@ -11,7 +11,9 @@ from masa_ros.ros.bag import BagReader, BagWriter
 from masa_ros.ros.bag_definitions import DETECTIONS
 from masa_ros.ros.bag_recovery import RawMessage
 from masa_ros.ros.convert import instances_to_detections, make_header
-from masa_ros.structures.instances import Instances
+from masa_ros.structures.instances import Instances, TrackedInstances, TrackState
+from masa_ros.structures.masks import encode_crop
+import numpy as np
 import pytest
 
 pytestmark = pytest.mark.ros
@@ -28,6 +30,18 @@ def recorded(path: Path) -> list[RawMessage]:
             bag.write('/in', instances_to_detections(boxes, header, bag.builder), stamp_ns)
     with BagReader(path) as reader:
         return list(reader.raw(['/in']))
+
+
+def tracks() -> TrackedInstances:
+    boxes = Instances.from_boxes([[1, 2, 11, 22], [5, 5, 9, 9]], [0.9, 0.4], [1, -1], ['a', ''])
+    mask = encode_crop(np.eye(6, 4, dtype=bool), 3, 4)
+    return TrackedInstances(
+        **{**boxes.__dict__, 'masks': (mask, None)}, track_ids=np.array([7, 9]),
+        uuids=(bytes(range(16)), bytes(16)), first_seen_ns=np.array([1, 2]),
+        states=np.array([TrackState.TRACKED, TrackState.LOST], np.uint8),
+        last_seen_ns=np.array([3, 2]), ages=np.array([2, 1]),
+        similarities=np.array([0.5, np.nan], np.float32),
+        margins=np.array([0.25, np.nan], np.float32))
 
 
 @pytest.fixture
@@ -113,3 +127,23 @@ def test_the_stamp_is_read_from_the_bytes(tmp_path: Path) -> None:
     stamps = [header_stamp_ns(raw.data) for raw in recorded(tmp_path / 'in')]
     assert stamps == [5_000_000_000 + index * 50_000_000 for index in range(COUNT)]
     assert header_stamp_ns(bytes([0, 0, 0, 0, 0, 0, 0, 5, 0, 0, 0, 7])) == 5_000_000_007
+
+
+def test_ros_reads_the_tracks_that_were_written_without_it(tmp_path: Path) -> None:
+    from masa_ros.msg import TrackedObjectArray
+    from masa_ros.ros.bag_definitions import BagMessageBuilder, TRACKS
+    from masa_ros.ros.convert import message_to_tracks, ROS, TrackInfo, tracks_to_message
+    from rclpy.serialization import deserialize_message, serialize_message
+
+    builder = BagMessageBuilder()
+    info = TrackInfo(48, 64, 'front', 5, 1, 0, 'classical@abc', {'track': 1.5, 'segment': 2.0})
+    ours = tracks_to_message(tracks(), make_header(7, 'camera', builder), info, builder=builder)
+    data = bytes(builder.store.serialize_cdr(ours, TRACKS))
+    read = deserialize_message(data, TrackedObjectArray)
+    assert (read.stream, read.sequence, list(read.stage_names)) == ('front', 5, ['track',
+                                                                                 'segment'])
+    back = message_to_tracks(read)
+    assert back.uuids == tracks().uuids
+    assert back.track_ids.tolist() == [7, 9]
+    theirs = tracks_to_message(tracks(), make_header(7, 'camera'), info, builder=ROS)
+    assert serialize_message(theirs) == data
