@@ -74,6 +74,6 @@ def test_a_frame_that_cannot_be_encoded_is_an_error_at_the_end(tmp_path: Path) -
     video = VideoWriter(tmp_path / 'a', 10.0)
     video.write(gradient(64, 64, 0))
     for _ in range(30):
-        video.write(np.zeros((64, 64), np.uint8))
+        video.write(np.zeros((64, 64, 2), np.uint8))
     with pytest.raises(OSError, match='is not complete'):
         video.close()
