@@ -125,7 +125,7 @@ def appearance_similarity(
     check_embeddings(detection_embeddings, track_embeddings)
     work = workspace or Workspace()
     shape = len(detection_embeddings), len(track_embeddings)
-    products = work.table('products', *shape)
+    products: Floats = work.table('products', *shape)
     np.matmul(detection_embeddings, track_embeddings.T, out=products)
     if not products.size or kind == 'product':
         return products
@@ -190,25 +190,22 @@ def distance_gate(
 
     """
     work = workspace or Workspace()
-    shape = len(detection_boxes), len(track_boxes)
-    distance, step = work.table('distance', *shape), work.table('step', *shape)
-    here, there = _centers(detection_boxes), _centers(track_boxes)
-    np.subtract.outer(here[:, 0], there[:, 0], out=distance)
-    distance *= distance
-    np.subtract.outer(here[:, 1], there[:, 1], out=step)
-    step *= step
-    distance += step
+    there = _centers(track_boxes)
+    distance: Floats = work.table('distance', len(detection_boxes), len(track_boxes))
+    distance[:] = work.squares(_centers(detection_boxes), there, np.ones_like(there))
+    np.maximum(distance, 0, out=distance)
     np.sqrt(distance, out=distance)
     allowed = np.float32(max_distance_px) * np.exp(
         gaps_frames.astype(np.float32) / np.float32(rate_hz / 6))
     distance -= allowed
     np.maximum(distance, 0, out=distance)
     distance /= -np.float32(100 / rate_hz)
+    np.maximum(distance, -80, out=distance)  # Denormal numbers, which follow, are slow.
     return np.exp(distance, out=distance)
 
 
-def _centers(boxes: Floats) -> Floats:
-    return np.asarray((boxes[:, :2] + boxes[:, 2:]) / 2, dtype=np.float32)
+def _centers(boxes: Floats) -> NDArray[np.float64]:
+    return (boxes[:, :2].astype(np.float64) + boxes[:, 2:]) / 2
 
 
 def overlapping_pairs(
@@ -352,19 +349,22 @@ def greedy_assignment(
     values = similarity[np.arange(rows), best]
     taken = np.zeros(columns, bool)
     allowed = np.ones(rows, bool) if eligible is None else eligible
+    threshold = float(np.float32(threshold))  # Compared in single precision, as the reference.
     # A row's best can only fall when tracks are taken, so rows below the threshold are settled.
-    for row in np.flatnonzero(values > threshold):
-        column, value = best[row], values[row]
+    open_rows = np.flatnonzero(values > threshold)
+    for row, column, value, may_match in zip(
+            open_rows.tolist(), best[open_rows].tolist(), values[open_rows].tolist(),
+            allowed[open_rows].tolist(), strict=True):
         if taken[column]:
             left = np.where(taken, -np.inf, similarity[row])
-            column = left.argmax()
-            value = left[column]
+            column = int(left.argmax())
+            value = float(left[column])
         if value <= threshold or column >= num_tracks:
             continue
-        if allowed[row]:
+        if may_match:
             matches[row] = column
             taken[column] = True
-        elif suppress_above is not None and value > suppress_above:
+        elif suppress_above is not None and value > float(np.float32(suppress_above)):
             matches[row] = SUPPRESSED
     return matches
 

@@ -31,7 +31,7 @@ RETURN = -1.5
 # detections of parts of it, which are not spread over the image as evidence has it.
 WEAK_IOU = 0.5
 # Matches of a frame that the appearance scale learns from, spread over all of them.
-MOST_LESSONS = 64
+MOST_LESSONS = 32
 
 
 @dataclass(frozen=True)

@@ -167,18 +167,12 @@ def motion_evidence(
     spread = np.minimum((predicted.variance[:, 0] + JITTER ** 2) * sizes, area / (2 * math.pi))
     size_spread = np.minimum(
         2 * SIZE_JITTER ** 2 + (SIZE_DRIFT * gaps_s) ** 2, SIZE_SPREAD ** 2)
+    weights = 1 / (FREEDOM * np.stack([spread, spread, size_spread, size_spread], axis=1))
     work = workspace or Workspace()
-    shape = len(boxes), len(predicted.mean)
-    evidence, term = work.table('evidence', *shape), work.table('term', *shape)
+    evidence: NDArray[np.float32] = work.table('evidence', len(boxes), len(predicted.mean))
     # The log of 1 + residual / freedom, residuals being squares in units of their variance.
-    evidence[:] = 1
-    for axis, variance in enumerate((spread, spread, size_spread, size_spread)):
-        scale = 1 / np.sqrt(FREEDOM * variance)
-        np.subtract.outer(measured[:, axis].astype(np.float32),
-                          predicted.mean[:, axis].astype(np.float32), out=term)
-        term *= scale.astype(np.float32)
-        term *= term
-        evidence += term
+    evidence[:] = work.squares(measured, predicted.mean, weights)
+    evidence += 1
     np.log(evidence, out=evidence)
     evidence *= -(FREEDOM + 4) / 2
     evidence += (_PEAK + math.log(area * 2 * math.pi * SIZE_SPREAD ** 2)

@@ -400,12 +400,16 @@ class Tracker:
         if not self._config.report_unseen:
             return []
         states = self._memory['states']
+        unseen = []
         coasting = np.flatnonzero(states == TrackState.COASTING)
-        gaps_s = (stamp_ns - self._memory['last_seen_ns'][coasting]) * 1e-9
-        boxes = boxes_of(predict(self._motion().select(coasting), gaps_s).mean)
+        if len(coasting):
+            gaps_s = (stamp_ns - self._memory['last_seen_ns'][coasting]) * 1e-9
+            boxes = boxes_of(predict(self._motion().select(coasting), gaps_s).mean)
+            unseen.append(unseen_rows(self._memory, coasting, boxes=boxes))
         lost = np.flatnonzero((states == TrackState.LOST) & changed)
-        return [unseen_rows(self._memory, coasting, boxes=boxes),
-                unseen_rows(self._memory, lost), *self._removed]
+        if len(lost):
+            unseen.append(unseen_rows(self._memory, lost))
+        return [*unseen, *self._removed]
 
     # Saving.
 
@@ -493,7 +497,7 @@ def _seen_columns(
     """Columns of the memory that a detection brings."""
     inputs = candidates.rows[rows]
     labels = np.empty(len(rows), object)
-    labels[:] = [instances.labels[row] for row in inputs]
+    labels[:] = [instances.labels[row] for row in inputs.tolist()]
     return {'boxes': candidates.boxes[rows], 'scores': candidates.scores[rows],
             'class_ids': candidates.class_ids[rows], 'labels': labels,
             'flags': instances.flags[inputs]}
