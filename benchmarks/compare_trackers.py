@@ -41,7 +41,7 @@ SEQUENCES = {('person',): ('TUD-Campus', 'ETH-Sunnyday-a'),
              ('car', 'bus', 'truck'): ('kitti_drive_0052',)}
 COLUMNS = ('HOTA', 'AssA', 'DetA', 'IDF1', 'MOTA')
 
-# Best mean HOTA over both sources and strides 1, 5, 10 of a grid of 16 to 36 settings each, with
+# Best mean HOTA over both sources and strides 1, 5, 10 of a grid of 16 to 48 settings each, with
 # the `classical` model's masks; the grid is in docs/evaluation.md.
 TUNED: dict[str, dict[str, Any]] = {
     'sort': {'track_activation_threshold': 0.5, 'minimum_consecutive_frames': 2,
@@ -57,6 +57,8 @@ TUNED: dict[str, dict[str, Any]] = {
                 'minimum_consecutive_frames': 1, 'minimum_iou_threshold_first_assoc': 0.1},
     'iou': {'minimum_score': 0.6, 'minimum_iou': 0.3, 'memory_seconds': 1.0},
     'mask_iou': {'minimum_score': 0.6, 'minimum_iou': 0.15, 'memory_seconds': 1.0},
+    'deepsort': {'max_cosine_distance': 0.4, 'gate': 1.0, 'memory_seconds': 3.0,
+                 'minimum_score': 0.6, 'confirm_hits': 1},
 }
 
 

@@ -187,7 +187,7 @@ def test_a_second_run_uses_what_the_first_kept(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(('words', 'message'), [
-    (['--trackers', 'deepsort'], "unknown tracker 'deepsort'"),
+    (['--trackers', 'fairmot'], "unknown tracker 'fairmot'"),
     (['--strides', '0'], "--strides is '0'"),
     (['--strides', '1,x'], "--strides is '1,x'"),
     (['--noise', '2'], 'noise is 2.0'),

@@ -85,6 +85,23 @@ def test_masks_tell_objects_with_equal_boxes_apart() -> None:
     assert ids[0] == ids[1]
 
 
+def test_the_appearance_cascade_tells_objects_apart_that_swap_places() -> None:
+    # Both boxes of a pair jump to each other's place in one step: overlap says the opposite of
+    # what the embeddings say.
+    left, right = [20, 20, 60, 60], [40, 20, 80, 60]
+    looks = np.eye(4, dtype=np.float32)[:2]
+    tracker = build_baseline('deepsort', RATE_HZ)
+    image = np.zeros((100, 200, 3), np.uint8)
+    ids = []
+    for index in range(6):
+        swapped = index == 5
+        boxes = [right, left] if swapped else [left, right]
+        objects = Instances.from_boxes(boxes, [0.9, 0.9]).with_fields(embeddings=looks)
+        ids.append(tracker.update(
+            Frame(image, index * 10 ** 8, index), objects).track_ids.tolist())
+    assert ids[5] == ids[4] == [1, 2]
+
+
 def test_mask_iou_by_hand() -> None:
     assert mask_iou(block(0, 0, 4, 4), block(2, 0, 6, 4)) == pytest.approx(8 / 24)
     assert mask_iou(block(0, 0, 4, 4), block(10, 10, 12, 12)) == 0
@@ -92,5 +109,5 @@ def test_mask_iou_by_hand() -> None:
 
 
 def test_an_unknown_baseline_lists_the_known_ones() -> None:
-    with pytest.raises(ValueError, match=r"unknown baseline 'deepsort'; known ones are sort"):
-        build_baseline('deepsort', RATE_HZ)
+    with pytest.raises(ValueError, match=r"unknown baseline 'fairmot'; known ones are sort"):
+        build_baseline('fairmot', RATE_HZ)
