@@ -9,6 +9,7 @@ from pathlib import Path
 
 import cv2
 from masa_ros.rendering.scene import Scene, SceneConfig
+from masa_ros.sources import read_image
 from masa_ros.structures.boxes import pairwise_iou, valid_boxes
 from masa_ros.structures.instances import Instances
 from masa_ros.structures.masks import encode_plane, RoiMask
@@ -20,26 +21,6 @@ from numpy.typing import NDArray
 # background that is a region worth knowing, such as sky, road or a tree.
 CAMVID_OBJECTS = {2: -1, 6: -1, 8: 2, 9: 0, 10: 1}
 CAMVID_UNLABELLED = 11
-
-
-def read_image(path: str | Path) -> NDArray[np.uint8]:
-    """
-    Read any picture as ``(H, W, 3)`` uint8 RGB.
-
-    Greyscale, CMYK, alpha and 16-bit pictures are converted.
-
-    Raises
-    ------
-    ValueError
-        If the file cannot be decoded or is empty.
-
-    """
-    data = np.fromfile(path, np.uint8)
-    image = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
-    if image is None:
-        raise ValueError(f'{path} ({data.size} bytes) cannot be read as an image; it is damaged '
-                         'or of an unknown format')
-    return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
 
 
 def shrink(image: NDArray[np.uint8], long_side: int) -> NDArray[np.uint8]:

@@ -1,14 +1,10 @@
 from __future__ import annotations
 
-from pathlib import Path
-
-import cv2
 from masa_ros.rendering.scene import SceneConfig
 from masa_ros.structures.instances import Instances
 from masa_ros.training.labels import (
     add_detections,
     polygons,
-    read_image,
     relative_boxes,
     rendered_clip,
     segment_map,
@@ -16,46 +12,9 @@ from masa_ros.training.labels import (
     shrink,
 )
 import numpy as np
-from numpy.typing import NDArray
 import pytest
 
 PHOTO = np.zeros((40, 60, 3), np.uint8)
-
-
-@pytest.mark.parametrize(('name', 'pixels'), [
-    ('grey.png', np.full((7, 9), 50, np.uint8)),
-    ('deep.png', np.full((7, 9, 3), 51400, np.uint16)),
-    ('alpha.png', np.full((7, 9, 4), 200, np.uint8)),
-    ('one.png', np.full((1, 1, 3), 3, np.uint8)),
-])
-def test_unusual_pictures_become_rgb(
-    tmp_path: Path, name: str, pixels: NDArray[np.integer],
-) -> None:
-    cv2.imwrite(str(tmp_path / name), pixels)
-    image = read_image(tmp_path / name)
-    assert image.shape == (*pixels.shape[:2], 3)
-    assert image.dtype == np.uint8
-
-
-def test_a_cmyk_picture_becomes_rgb(tmp_path: Path) -> None:
-    pillow = pytest.importorskip('PIL.Image')
-    pillow.new('CMYK', (9, 7), (0, 255, 255, 0)).save(tmp_path / 'print.jpg')
-    image = read_image(tmp_path / 'print.jpg')
-    assert image.shape == (7, 9, 3)
-
-
-def test_channels_are_red_green_blue(tmp_path: Path) -> None:
-    pixels = np.zeros((4, 4, 3), np.uint8)
-    pixels[:, :, 2] = 255  # OpenCV writes blue first.
-    cv2.imwrite(str(tmp_path / 'red.png'), pixels)
-    assert read_image(tmp_path / 'red.png')[0, 0].tolist() == [255, 0, 0]
-
-
-@pytest.mark.parametrize('content', [b'', b'not a picture', b'\xff\xd8\xff\xe0damaged'])
-def test_a_damaged_picture_is_refused_by_name(tmp_path: Path, content: bytes) -> None:
-    (tmp_path / 'bad.jpg').write_bytes(content)
-    with pytest.raises(ValueError, match=r'bad\.jpg .* cannot be read'):
-        read_image(tmp_path / 'bad.jpg')
 
 
 def test_pictures_are_only_made_smaller() -> None:
