@@ -290,8 +290,9 @@ def read_answers(bag: Path) -> Answers:
                    fingerprint)
 
 
-def score_answers(truth: Sequence, answers: Answers) -> tuple[dict[str, float], Sequence,
-                                                             list[TrackedInstances]]:
+def score_answers(
+    truth: Sequence, answers: Answers,
+) -> tuple[dict[str, float], Sequence, list[TrackedInstances]]:
     """Score the frames that were processed; returns also those frames, truth and tracks."""
     rows = [row for row, stamp in enumerate(truth.stamps_ns.tolist()) if stamp in answers.tracks]
     processed = truth.subset(rows)

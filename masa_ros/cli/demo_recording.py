@@ -120,8 +120,8 @@ def truth_sequence(
     kept, others = [], []
     for truth in truths:
         sides = truth.visible_boxes[:, 2:] - truth.visible_boxes[:, :2]
-        counted = (truth.visibilities >= MIN_VISIBILITY) & (sides.min(axis=1, initial=1e9)
-                                                           >= MIN_SIDE_PX)
+        large = sides.min(axis=1, initial=np.inf) >= MIN_SIDE_PX
+        counted = (truth.visibilities >= MIN_VISIBILITY) & large
         objects = truth_objects(truth)
         kept.append(objects.select(counted))
         others.append(objects.select(~counted & (truth.visibilities > 0)).boxes)

@@ -304,4 +304,3 @@ def frame_rate(stamps_ns: Sequence[int]) -> float:
 def file_name(stream: str) -> str:
     """Name of a stream as a file name: ``/camera/image_raw`` becomes ``camera_image_raw``."""
     return re.sub(r'[^A-Za-z0-9.-]+', '_', stream).strip('_.') or 'stream'
-

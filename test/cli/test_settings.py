@@ -47,7 +47,7 @@ def test_the_parameter_file_of_the_node_is_read(root: Path) -> None:
 
 
 @pytest.mark.parametrize(('words', 'text'), [
-    (['--set', 'model.nam=x'], "did you mean 'model.name'"),
+    (['--set', 'model.nme=x'], "did you mean 'model.name'"),
     (['--set', 'model.max_masks'], 'expected NAME=VALUE'),
     (['--set', 'model.max_masks=many'], 'expected a whole number'),
     (['--model', 'nonsense'], 'expected one of'),
