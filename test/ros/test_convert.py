@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from importlib import import_module
 import math
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import cv2
 from hypothesis import given, settings
@@ -671,6 +671,34 @@ def test_a_broken_cv_bridge_is_told_once_and_passed_over(bridge: Any) -> None:
         None, 'cv_bridge does not work here (AttributeError: _ARRAY_API not found)')
     grey = np.array([[0, 65535]], np.uint16)
     assert convert.image_to_rgb(plain_image(grey, 'mono16'))[..., 0].tolist() == [[0, 255]]
+
+
+class GoodBridge:
+    """Converts bgr8 only, and remembers what it was asked."""
+
+    asked: ClassVar[list[int]] = []
+
+    def imgmsg_to_cv2(self, message: Any, encoding: str) -> NDArray[np.uint8]:
+        self.asked.append(message.step)
+        pixels = np.frombuffer(message.data, np.uint8)
+        return pixels.reshape(message.height, message.width, 3)[..., ::-1]
+
+
+@pytest.mark.ros
+def test_a_working_cv_bridge_is_used_where_it_can_be_trusted(
+    bridge: Any, rgb: NDArray[np.uint8],
+) -> None:
+    GoodBridge.asked.clear()
+    bridge(lambda: SimpleNamespace(CvBridge=GoodBridge))
+    for padding in (0, 4):  # rows with padding are ours
+        read = convert.image_to_rgb(plain_image(rgb[..., ::-1], 'bgr8', padding))
+        np.testing.assert_array_equal(read, rgb)
+        assert read.flags.c_contiguous
+    wide = np.full((2, 2), 257, np.uint16)
+    assert convert.image_to_rgb(plain_image(wide, 'mono16', big=True)).max() == 1
+    assert GoodBridge.asked == [6, 48]  # the probe, and the picture without padding
+    # It cannot do this one: ours takes over.
+    assert convert.image_to_rgb(plain_image(wide, 'mono16')).max() == 1
 
 
 @pytest.mark.ros
