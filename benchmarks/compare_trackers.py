@@ -41,7 +41,7 @@ SEQUENCES = {('person',): ('TUD-Campus', 'ETH-Sunnyday-a'),
              ('car', 'bus', 'truck'): ('kitti_drive_0052',)}
 COLUMNS = ('HOTA', 'AssA', 'DetA', 'IDF1', 'MOTA')
 
-# Best mean HOTA over both sources and strides 1, 5, 10 of a grid of 16 to 48 settings each, with
+# Best mean HOTA over both sources and strides 1, 5, 10 of a grid of 16 to 64 settings each, with
 # the `classical` model's masks; the grid is in docs/evaluation.md.
 TUNED: dict[str, dict[str, Any]] = {
     'sort': {'track_activation_threshold': 0.5, 'minimum_consecutive_frames': 2,
