@@ -19,14 +19,17 @@ from masa_ros.evaluation.benchmark import (
     Faults,
     ObserverSpec,
     Plan,
+    read_tracks,
     Run,
     run_benchmark,
     TrackerSpec,
     write_tracks,
 )
 from masa_ros.evaluation.benchmark_report import build_report, write_report
-from masa_ros.evaluation.datasets import DATASETS, read_dataset
+from masa_ros.evaluation.datasets import DATASETS, read_dataset, tao
+from masa_ros.evaluation.datasets.given_detections import give
 from masa_ros.evaluation.datasets.sequence import Sequence, with_ids
+from masa_ros.evaluation.formats.mot import format_rows
 from masa_ros.evaluation.scores import score_sequence
 from masa_ros.pipeline import PipelineConfig
 from masa_ros.ros.bag import is_bag
@@ -68,6 +71,10 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument('--boxes', choices=(TRUTH, GIVEN, DETECTOR, PROPOSALS), default=None,
                         help='where boxes come from; the detector where one is given, else '
                         'those that come with the data, else the model')
+    parser.add_argument('--given', type=Path, metavar='FILE|FOLDER', help='published detections: '
+                        'COCO result file, or folder of the reference (one .pth per image)')
+    parser.add_argument('--annotation', type=Path, metavar='FILE', help='annotation that tells '
+                        'the image ids of --given; that of the data set when missing')
     parser.add_argument('--trackers', default='ours', metavar='NAMES', help='comma separated: '
                         f'ours, {", ".join(BASELINES)}, or a preset of ours such as tao_bench')
     parser.add_argument('--strides', default='1', help='use every n-th frame; comma separated')
@@ -123,7 +130,8 @@ def run(args: argparse.Namespace) -> int:
     out = args.out or Path('out') / 'evaluate' / file_name(args.input.resolve().stem)
     report = build_report(args.input.resolve().name, plan, runs,
                           args.dataset if args.dataset != 'auto' else '')
-    for path in write_report(report, out):
+    write_tracks_as_text(runs, out / 'tracks')
+    for path in (*write_report(report, out), out / 'tracks'):
         print(f'wrote {path}')
     print(report.text())
     return 0
@@ -148,6 +156,11 @@ def read_sequences(args: argparse.Namespace, config: NodeConfig) -> list[Sequenc
         sequences = read_recording(path, config, args.cache.resolve(),
                                    topics=tuple(args.topics), detections=args.detections,
                                    fps=args.fps)
+    if args.given:
+        annotation = args.annotation
+        if annotation is None and args.dataset == 'tao':
+            annotation = tao.annotation_file(path, args.split or 'val')
+        sequences = give(sequences, args.given, annotation)
     if args.truth:
         truth = read_truth(args.truth, path)
         sequences = [with_truth(sequence, truth, args.tolerance) for sequence in sequences]
@@ -175,6 +188,7 @@ def choose_observer(
     if source is None:
         given = all(sequence.detections for sequence in sequences)
         source = DETECTOR if config.detector.name != 'none' else GIVEN if given else PROPOSALS
+        source = GIVEN if args.given else source
     names = {TRUTH: 'boxes of the truth', GIVEN: 'given boxes',
              DETECTOR: Path(config.detector.checkpoint).stem, PROPOSALS: 'own proposals'}
     return observer(f'{names[source]}, {config.model.name}',
@@ -215,6 +229,21 @@ def live_runs(args: argparse.Namespace, plan: Plan) -> list[Run]:
                         score_sequence(sequence, frames) if sequence.truth else None,
                         np.zeros(0, np.float32), path, np.arange(len(sequence))))
     return runs
+
+
+def write_tracks_as_text(runs: list[Run], folder: Path) -> None:
+    """
+    Write what every tracker said in MOTChallenge format, for other tools to score.
+
+    Frame numbers count the frames that the run was given, so a run at a stride has no gaps.
+    """
+    for run in runs:
+        condition = f'stride{run.stride}' + ('' if run.faults == 'none' else f'-{run.faults}')
+        path = folder / file_name(f'{run.tracker}-{condition}') / f'{file_name(run.sequence)}.txt'
+        path.parent.mkdir(parents=True, exist_ok=True)
+        frames, _ = read_tracks(run.tracks_file)
+        path.write_text(''.join(format_rows(position, frame)
+                                for position, frame in enumerate(frames)))
 
 
 def _strides(text: str) -> tuple[int, ...]:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import csv
 import json
 from pathlib import Path
+import pickle
 
 import cv2
 from masa_ros.cli.evaluate import is_motchallenge, PoolExecutor, tracker_named
 from masa_ros.cli.main import main
+from masa_ros.evaluation.datasets.motchallenge import read_rows
 from masa_ros.evaluation.datasets.sequence import with_ids
 from masa_ros.ros.bag import BagWriter
 from masa_ros.ros.convert import (
@@ -198,6 +200,39 @@ def test_mistakes_are_explained(
 ) -> None:
     assert evaluate(tmp_path, mot_folder(tmp_path / 'data'), *words) == 2
     assert message in capsys.readouterr().err
+
+
+def test_tracks_are_written_for_other_tools(tmp_path: Path) -> None:
+    folder = mot_folder(tmp_path / 'data')
+    evaluate(tmp_path, folder, '--trackers', 'iou', '--strides', '3')
+    rows = read_rows(tmp_path / 'out' / 'tracks' / 'iou-stride3' / 'a.txt')
+    # Frames 0, 3 and 6 are given as 1, 2 and 3.
+    assert rows.frames.tolist() == [1, 1, 2, 2, 3, 3]
+    np.testing.assert_allclose(rows.boxes[2:4], truth(3).boxes)
+
+
+def test_published_detections_are_tracked(tmp_path: Path) -> None:
+    folder = mot_folder(tmp_path / 'data')
+    for index in range(FRAMES):
+        path = tmp_path / 'given' / f'{index + 1:06d}.pth'
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(pickle.dumps({
+            'det_bboxes': np.column_stack([truth(index).boxes, [0.9, 0.9]])[:1],
+            'det_labels': np.array([0])}))
+    assert evaluate(tmp_path, folder, '--given', tmp_path / 'given', '--trackers', 'iou') == 0
+    row = results(tmp_path)[0]
+    assert (row['FN'], row['FP']) == (FRAMES, 0)
+
+
+@pytest.mark.parametrize('lines', ['', '1,4,1,1,0,0,1,1,1\n2,4,5,5,0,10,1,1,1\n'])
+def test_an_empty_truth_and_boxes_without_area_are_scored(tmp_path: Path, lines: str) -> None:
+    folder = mot_folder(tmp_path / 'data')
+    (folder / 'gt' / 'gt.txt').write_text(lines)
+    for boxes in ('given', 'truth'):
+        assert evaluate(tmp_path, folder, '--trackers', 'ours,iou,bytetrack', '--boxes',
+                        boxes) == 0
+    json.loads((tmp_path / 'out' / 'results.json').read_text(),
+               parse_constant=lambda text: pytest.fail(text))
 
 
 def test_presets_of_ours_are_trackers() -> None:

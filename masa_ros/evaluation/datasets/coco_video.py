@@ -64,7 +64,7 @@ def read_image_style(
         annotations[annotation['image_id']].append(annotation)
     sequences = []
     for video in sorted(content['videos'], key=lambda entry: int(entry['id'])):
-        own = sorted(frames[video['id']], key=_frame_index)
+        own = sorted(frames[video['id']], key=frame_index_of)
         if not own:
             raise ValueError(f'{path}: video {video["id"]} has no images; the file is cut off, '
                              f'get it from {source}')
@@ -75,7 +75,8 @@ def read_image_style(
     return sequences
 
 
-def _frame_index(image: dict[str, Any]) -> int:
+def frame_index_of(image: dict[str, Any]) -> int:
+    """Position of an image in its video; both names of it are in use."""
     return int(image['frame_index'] if 'frame_index' in image else image['frame_id'])
 
 
@@ -84,7 +85,7 @@ def _image_style_sequence(
     annotations: dict[Any, list[dict[str, Any]]], names: dict[int, str], root: Path | None,
     rate_hz: float, where: str,
 ) -> Sequence:
-    indices = np.array([_frame_index(image) for image in images], np.int64)
+    indices = np.array([frame_index_of(image) for image in images], np.int64)
     height, width = int(images[0].get('height', 0)), int(images[0].get('width', 0))
     truth, ignored = [], []
     for image in images:

@@ -16,7 +16,8 @@ from pathlib import Path
 import pickle
 from typing import Any
 
-from masa_ros.evaluation.datasets.files import mask_of, masked, xywh_to_xyxy
+from masa_ros.evaluation.datasets.coco_video import frame_index_of
+from masa_ros.evaluation.datasets.files import load_json, mask_of, masked, xywh_to_xyxy
 from masa_ros.evaluation.datasets.sequence import Sequence
 from masa_ros.structures.boxes import as_boxes
 from masa_ros.structures.instances import Instances
@@ -62,6 +63,54 @@ def read_pickle(path: Path) -> Any:
         raise ValueError(f'{path}: {error}') from error
     except Exception as error:
         raise ValueError(f'{path} is not a pickle of detections ({error})') from error
+
+
+def give(
+    sequences: list[Sequence], source: Path, annotation: Path | None = None,
+) -> list[Sequence]:
+    """
+    Give sequences published detections, whatever their form.
+
+    Parameters
+    ----------
+    sequences : list of Sequence
+        With their image paths.
+    source : Path
+        Folder of pickles, or COCO result file.
+    annotation : Path, optional
+        Annotation file that tells the image ids of a COCO result file.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is nothing, or nothing that fits the images.
+    ValueError
+        If a file is damaged, or image ids are not known.
+
+    """
+    if source.is_dir():
+        first = next((path for sequence in sequences for path in sequence.image_paths), None)
+        roots = [] if first is None else [
+            root for root in first.parents
+            if (source / first.relative_to(root)).with_suffix('.pth').is_file()]
+        if not roots:
+            raise FileNotFoundError(f'{source} has no detections (.pth) for {first}; expected '
+                                    'files laid out like the images')
+        return [from_pickles(sequence, source, roots[0]) for sequence in sequences]
+    if not source.is_file():
+        raise FileNotFoundError(f'{source} is neither a folder of detections nor a JSON file')
+    if annotation is None:
+        raise ValueError(f'{source} names images by number, and this data set has no annotation '
+                         'file that tells them')
+    return from_coco_results(sequences, source, image_ids(annotation))
+
+
+def image_ids(annotation: Path) -> dict[tuple[str, int], int]:
+    """Image id of each video name and frame index of an annotation file."""
+    content = load_json(annotation, ('videos', 'images'), 'where the data set comes from')
+    names = {video['id']: str(video.get('name', video['id'])) for video in content['videos']}
+    return {(names[image['video_id']], frame_index_of(image)): int(image['id'])
+            for image in content['images']}
 
 
 def from_pickles(sequence: Sequence, folder: Path, image_root: Path) -> Sequence:

@@ -9,6 +9,7 @@ import pickle
 from masa_ros.evaluation.datasets.given_detections import (
     from_coco_results,
     from_pickles,
+    give,
     read_pickle,
 )
 from masa_ros.evaluation.datasets.sequence import Sequence
@@ -84,3 +85,32 @@ def test_a_file_of_another_form_is_an_error(tmp_path: Path) -> None:
     path.write_text('{"images": []}')
     with pytest.raises(ValueError, match='is not a list of detections'):
         from_coco_results([], path, {})
+
+
+def test_the_root_of_the_images_is_found(tmp_path: Path) -> None:
+    for name in ('1', '2'):
+        write(tmp_path / 'dets' / 'frames' / 'v' / f'{name}.pth',
+              {'det_bboxes': np.array([[1, 2, 3, 4, 0.5]]), 'det_labels': np.array([6])})
+    given, = give([sequence(tmp_path)], tmp_path / 'dets')
+    assert [len(frame) for frame in given.detections] == [1, 1]
+
+
+def test_detections_of_other_images_are_refused(tmp_path: Path) -> None:
+    (tmp_path / 'dets').mkdir()
+    with pytest.raises(FileNotFoundError, match=r'no detections \(\.pth\) for .*1\.jpg'):
+        give([sequence(tmp_path)], tmp_path / 'dets')
+    with pytest.raises(FileNotFoundError, match='neither a folder'):
+        give([sequence(tmp_path)], tmp_path / 'nothing')
+
+
+def test_image_ids_come_from_the_annotation(tmp_path: Path) -> None:
+    results, annotation = tmp_path / 'results.json', tmp_path / 'annotation.json'
+    results.write_text(json.dumps([
+        {'image_id': 8, 'bbox': [1, 2, 3, 4], 'score': 0.25, 'category_id': 7}]))
+    annotation.write_text(json.dumps({
+        'videos': [{'id': 1, 'name': 'v'}],
+        'images': [{'id': 8, 'video_id': 1, 'frame_id': 30}]}))
+    given, = give([sequence(tmp_path)], results, annotation)
+    assert [len(frame) for frame in given.detections] == [0, 1]
+    with pytest.raises(ValueError, match='names images by number'):
+        give([sequence(tmp_path)], results)
