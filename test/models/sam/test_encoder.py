@@ -118,4 +118,3 @@ def test_mobile_sam_gives_the_published_codes_numbers(make_network: Callable[...
     torch.testing.assert_close(
         features.neck[0, :6, 3, 5], torch.tensor(TINY_ROW), rtol=0, atol=1e-4)
     assert features.neck.abs().mean().item() == pytest.approx(TINY_MEAN, abs=1e-5)
-

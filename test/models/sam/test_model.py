@@ -229,6 +229,20 @@ def test_mobile_sam_runs_from_a_file_by_its_name(
 
 
 @pytest.mark.slow
+def test_a_compiled_model_gives_the_same(
+    model: SamModel, make_model: Callable[..., SamModel],
+) -> None:
+    given = detections([10, 10, 60, 50], [30, 5, 150, 85], [5, 5, 20, 40])
+    (expected,) = model.run([IMAGE], [given])
+    (found,) = make_model(compile=True).run([IMAGE], [given])
+    assert found.embeddings == pytest.approx(expected.embeddings, abs=1e-4)
+    for mask, other in zip(found.masks, expected.masks, strict=True):
+        assert mask is not None
+        assert other is not None
+        assert (mask.decode() != other.decode()).mean() < 1e-3
+
+
+@pytest.mark.slow
 def test_vit_b_runs_at_full_size_from_a_file(tmp_path: Path) -> None:
     from masa_ros.models import seeding
     path = seeding.write('sam_vit_b', tmp_path / 'sam_vit_b_01ec64.pth')
