@@ -20,7 +20,12 @@ class TrackerConfig:
 
     # Which detections take part.
     new_track_score: float = setting(
-        0.5, 'A detection that matches no track starts one when it scores above this.',
+        0.6, 'A detection that matches no track starts one when it scores above this. Lower it '
+        'together with match_score for detectors whose scores are low, such as '
+        'open-vocabulary ones.', minimum=0.0, maximum=1.0, dynamic=True)
+    new_proposal_score: float = setting(
+        0.3, "The same for the model's own proposals, which also continue tracks from here on: "
+        'they score lower than detections. 0 treats them as detections.',
         minimum=0.0, maximum=1.0, dynamic=True)
     match_score: float = setting(
         0.4, 'A detection may continue any track when it scores above this.',

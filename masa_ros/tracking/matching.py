@@ -49,6 +49,8 @@ class Candidates:
         ``(N, D)`` float32; ``D`` is 0 where the frame has none.
     described : ndarray
         ``(N,)`` bool, whether the embedding can be used.
+    strong, starts : ndarray
+        ``(N,)`` bool, whether the score is enough to continue any track, and to start one.
 
     """
 
@@ -58,6 +60,8 @@ class Candidates:
     class_ids: NDArray[np.int64]
     embeddings: NDArray[np.float32]
     described: NDArray[np.bool_]
+    strong: NDArray[np.bool_]
+    starts: NDArray[np.bool_]
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -179,7 +183,7 @@ class Matcher:
             evidence += looks
         else:
             evidence[np.ix_(rows, tracks)] += looks
-        columns = _assign(config, evidence, candidates.scores, _logit(config.match_threshold))
+        columns = _assign(config, evidence, candidates.strong, _logit(config.match_threshold))
         matches = Matches.empty(len(candidates))
         found = np.flatnonzero(columns >= 0)
         matches.columns[:] = columns
@@ -230,7 +234,7 @@ def _match_similarity(
         similarity[_differ(candidates.class_ids, classes)] = 0
     matches = Matches.empty(len(candidates))
     matches.columns[:] = _assign(
-        config, similarity, candidates.scores, config.match_threshold, len(memory))
+        config, similarity, candidates.strong, config.match_threshold, len(memory))
     found = matches.matched
     columns = matches.columns[found]
     others = runners_up(tracks, found, columns).clip(0, 1)
@@ -261,8 +265,7 @@ def _match_weak(
     matches: Matches,
 ) -> None:
     """Give weak detections to free tracks that were seen a moment ago, by motion alone."""
-    weak = np.flatnonzero((matches.columns == UNMATCHED)
-                          & (candidates.scores <= np.float32(config.match_score))
+    weak = np.flatnonzero((matches.columns == UNMATCHED) & ~candidates.strong
                           & (candidates.scores > np.float32(config.low_score)))
     free = (moment.gaps_s <= config.coast_seconds) | ~moment.missed
     free[matches.columns[matches.matched]] = False
@@ -282,15 +285,14 @@ def _match_weak(
 
 
 def _assign(
-    config: TrackerConfig, similarity: NDArray[np.float32], scores: NDArray[np.float32],
+    config: TrackerConfig, similarity: NDArray[np.float32], strong: NDArray[np.bool_],
     threshold: float, num_tracks: int | None = None,
 ) -> NDArray[np.int64]:
-    """Track of each candidate that scores enough; columns from `num_tracks` on distract."""
-    strong = scores > np.float32(config.match_score)
+    """Track of each strong candidate; columns from `num_tracks` on distract."""
     if config.assignment == 'greedy':
         suppress = config.suppress_threshold if config.suppress_threshold < 1 else None
         return greedy_assignment(similarity, threshold, strong, num_tracks, suppress)
-    columns = np.full(len(scores), UNMATCHED, np.int64)
+    columns = np.full(len(strong), UNMATCHED, np.int64)
     columns[strong] = optimal_assignment(
         similarity if strong.all() else similarity[strong], threshold)
     if num_tracks is not None:

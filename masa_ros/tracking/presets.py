@@ -15,8 +15,8 @@ _REFERENCE: dict[str, Any] = {
     'similarity': 'combined', 'assignment': 'greedy', 'class_rule': 'ignore',
     'memory_frames': 10, 'memory_seconds': 0.0, 'momentum': 0.8, 'normalize_embeddings': False,
     'age_on_empty_frames': False, 'expire_before_matching': False, 'max_tracks': 0,
-    'low_score': 1.0, 'new_track_iou': 1.0, 'confirm_hits': 1, 'coast_seconds': 0.0,
-    'report_unseen': False, 'output_order': 'score',
+    'new_proposal_score': 0.0, 'low_score': 1.0, 'new_track_iou': 1.0, 'confirm_hits': 1,
+    'coast_seconds': 0.0, 'report_unseen': False, 'output_order': 'score',
 }
 
 _TAO = {

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from masa_ros.structures.boxes import pairwise_iou
-from masa_ros.structures.instances import Instances, TrackedInstances, TrackState
+from masa_ros.structures.instances import Flag, Instances, TrackedInstances, TrackState
 from masa_ros.tracking.association import check_embeddings, free_of_earlier, unique_rows, UNMATCHED
 from masa_ros.tracking.config import TrackerConfig
 from masa_ros.tracking.identity import UuidSource
@@ -179,8 +179,21 @@ class Tracker:
         order = order[unique_rows(boxes[order], scores[order], config.duplicate_score,
                                   config.low_duplicate_iou, config.duplicate_iou)]
         embeddings, described = self._embeddings(instances, order)
-        return Candidates(order, boxes[order], scores[order], instances.class_ids[order],
-                          embeddings, described)
+        return Candidates(
+            order, boxes[order], scores[order], instances.class_ids[order], embeddings, described,
+            *self._strength(scores[order], instances.flags[order]))
+
+    def _strength(
+        self, scores: NDArray[np.float32], flags: NDArray[np.uint8],
+    ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        """Which detections may continue any track, and which may start one."""
+        config = self._config
+        match, start = config.match_score, config.new_track_score
+        own = config.new_proposal_score
+        proposed = (flags & np.uint8(Flag.FROM_PROPOSAL) != 0) & (own > 0)
+        strong = scores > np.where(proposed, min(own, match), match).astype(np.float32)
+        starts = scores > np.where(proposed, own, start).astype(np.float32)
+        return strong, starts
 
     def _embeddings(
         self, instances: Instances, order: NDArray[np.int64],
@@ -283,8 +296,7 @@ class Tracker:
     def _newcomers(self, candidates: Candidates, matches: Matches) -> NDArray[np.int64]:
         """Unmatched detections that start a track."""
         config, matched = self._config, matches.matched
-        new = np.flatnonzero((matches.columns == UNMATCHED) & (
-            candidates.scores > np.float32(config.new_track_score)))
+        new = np.flatnonzero((matches.columns == UNMATCHED) & candidates.starts)
         if len(new) and config.new_track_iou < 1:
             new = new[self._stands_alone(candidates, matches, new)]
         return new[:max(config.max_tracks - len(matched), 0)] if config.max_tracks else new

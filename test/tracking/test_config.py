@@ -51,6 +51,6 @@ def test_a_preset_sets_every_option_that_mends_a_quirk(name: str) -> None:
               'momentum', 'normalize_embeddings', 'age_on_empty_frames',
               'expire_before_matching', 'max_tracks', 'confirm_hits', 'coast_seconds',
               'report_unseen', 'output_order', 'low_score', 'new_track_iou', 'new_track_score',
-              'match_score', 'match_threshold', 'duplicate_score', 'low_duplicate_iou',
-              'duplicate_iou'}
+              'new_proposal_score', 'match_score', 'match_threshold', 'duplicate_score',
+              'low_duplicate_iou', 'duplicate_iou'}
     assert common <= set(PRESETS[name]) <= {field.name for field in fields(TrackerConfig)}

@@ -283,6 +283,15 @@ def test_a_low_score_starts_no_track() -> None:
         assert len(scene.see((100, 100), scores=[0.3])) == 0
 
 
+def test_proposals_have_a_limit_of_their_own() -> None:
+    boxes = np.array([[80, 80, 120, 120], [280, 280, 320, 320]], np.float32)
+    proposals = Instances.from_boxes(boxes, [0.4, 0.2], flag=Flag.FROM_PROPOSAL)
+    for own, ids in ((0.3, [1]), (0.1, [1, 2]), (0.0, [])):
+        tracker = Tracker(TrackerConfig(new_proposal_score=own))
+        assert tracker.update(proposals, 0, 0, IMAGE).track_ids.tolist() == ids
+        assert tracker.update(proposals, 1, 10 ** 8, IMAGE).track_ids.tolist() == ids
+
+
 def test_a_low_score_does_not_revive_a_track_unseen_for_long() -> None:
     scene = Scene()
     for _ in range(5):
@@ -363,7 +372,7 @@ def test_a_sure_detection_confirms_its_track_at_once() -> None:
 
 def test_a_tentative_track_is_removed_and_told_once_when_it_is_not_seen_again() -> None:
     scene = Scene(rate_hz=10, coast_seconds=0.3)
-    scene.see((100, 100), scores=[0.6])
+    scene.see((100, 100), scores=[0.65])
     reports = [scene.see() for _ in range(6)]
     assert [len(tracks) for tracks in reports] == [0, 0, 1, 0, 0, 0]
     assert reports[2].states.tolist() == [TrackState.REMOVED]
@@ -372,9 +381,9 @@ def test_a_tentative_track_is_removed_and_told_once_when_it_is_not_seen_again() 
 
 def test_a_flickering_object_is_confirmed_within_the_coasting_time() -> None:
     scene = Scene(rate_hz=10, coast_seconds=0.3)
-    scene.see((100, 100), scores=[0.6])
+    scene.see((100, 100), scores=[0.65])
     scene.see()
-    assert scene.see((100, 100), scores=[0.6]).states.tolist() == [TrackState.TRACKED]
+    assert scene.see((100, 100), scores=[0.65]).states.tolist() == [TrackState.TRACKED]
 
 
 def test_a_lost_object_coasts_is_lost_once_and_removed_once() -> None:
