@@ -23,6 +23,7 @@ from torch import Tensor
 _DTYPES = {'float32': torch.float32, 'bfloat16': torch.bfloat16, 'float16': torch.float16}
 # A GPU gains from several images at once; a CPU only needs more memory for them.
 _IMAGES_AT_ONCE = {'cpu': 1, 'cuda': 8}
+_BOXES_AT_ONCE = {'cpu': 16, 'cuda': 128}
 
 
 def load(
@@ -161,7 +162,7 @@ class MasaModel:
             parts: Any = network.detector
             self._segmenter = BoxSegmenter(BoxDecoder(
                 parts['prompt_encoder'], parts['mask_decoder'], _DTYPES[config.precision],
-                config.compile))
+                config.compile), _BOXES_AT_ONCE[self._device.type])
 
     def warm_up(self) -> None:
         """Run once on a dummy image."""

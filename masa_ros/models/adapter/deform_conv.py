@@ -17,8 +17,9 @@ from torch.nn import functional
 from torchvision.ops import deform_conv2d
 
 _TAPS = 9
-# Positions per matrix product: 512 x 9 x 256 float32 columns are 4.5 MiB, near a core's share of
-# the last-level cache. 128 to 1024 are within 15 % of each other, 4096 costs half as much again.
+# Positions per matrix product and thread: 512 x 9 x 256 float32 columns are 4.5 MiB, near a core's
+# share of the last-level cache. 128 to 1024 are within 15 % of each other, 4096 costs half as much
+# again. Threads share a tile, because each tile makes them wait for each other.
 _TILE = 512
 
 
@@ -151,13 +152,15 @@ def deformable_convolution(
 @torch.compiler.disable  # type: ignore[untyped-decorator]
 def gather_convolution(
     x: Tensor, offset: Tensor, mask: Tensor, weight: Tensor, stride: int = 1,
-    tile: int = _TILE,
+    tile: int = 0,
 ) -> Tensor:
     """
     `deformable_convolution` by row gathers and matrix products, for CPUs; no gradients.
 
-    The result has channels-last memory, as the next convolution wants it.
+    The result has channels-last memory, as the next convolution wants it. A tile of 0 positions
+    takes what suits the number of threads.
     """
+    tile = tile or _TILE * torch.get_num_threads()
     batch, channels, height, width = x.shape
     outputs, positions = weight.shape[0], offset.shape[2] * offset.shape[3]
     # One pixel's channels must lie together; free where the memory is channels-last already.
