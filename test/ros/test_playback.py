@@ -146,4 +146,6 @@ def test_ros_reads_the_tracks_that_were_written_without_it(tmp_path: Path) -> No
     assert back.uuids == tracks().uuids
     assert back.track_ids.tolist() == [7, 9]
     theirs = tracks_to_message(tracks(), make_header(7, 'camera'), info, builder=ROS)
-    assert serialize_message(theirs) == data
+    # Bytes between fields are whatever lay there in ROS's own messages, so compare the content.
+    again = builder.store.deserialize_cdr(serialize_message(theirs), TRACKS)
+    assert bytes(builder.store.serialize_cdr(again, TRACKS)) == data
