@@ -31,7 +31,8 @@ def write_files(root: Path, seed: int) -> tuple[Path, Path]:
             if random.random_sample() > 0.2:
                 if random.random_sample() < 0.1:
                     ids[row] += 10
-                x, y = (x, y, *random.randint(-8, 9, 2))
+                shift = random.randint(-8, 9, 2)
+                x, y = x + shift[0], y + shift[1]
                 results.append(f'{frame},{ids[row]},{x},{y},40,80,1,-1,-1,-1')
         x, y = random.randint(0, 400, 2)
         results.append(f'{frame},{1000 + frame},{x},{y},30,60,1,-1,-1,-1')
