@@ -26,11 +26,14 @@ from masa_ros.evaluation.benchmark import (
     Faults,
     ObserverSpec,
     Plan,
+    read_tracks,
     Run,
     run_benchmark,
     TrackerSpec,
 )
 from masa_ros.evaluation.datasets.motchallenge import read_sequence
+from masa_ros.evaluation.datasets.sequence import Sequence
+from masa_ros.evaluation.moments import recoveries
 from masa_ros.evaluation.scores import combine
 from masa_ros.models import CATALOG, ModelConfig
 from masa_ros.tracking.tracker import TrackerConfig
@@ -39,6 +42,7 @@ import numpy as np
 # Sequences by the classes that their truth has.
 SEQUENCES = {('person',): ('TUD-Campus', 'ETH-Sunnyday-a'),
              ('car', 'bus', 'truck'): ('kitti_drive_0052',)}
+LONG_S = 1.0
 COLUMNS = ('HOTA', 'AssA', 'DetA', 'IDF1', 'MOTA')
 
 # Best mean HOTA over both sources and strides 1, 5, 10 of a grid of 16 to 64 settings each, with
@@ -79,13 +83,15 @@ def main() -> None:
     specs = trackers([name for name in arguments.trackers.split(',') if name])
     strides = tuple(int(stride) for stride in arguments.strides.split(','))
     runs: list[Run] = []
+    sequences: dict[str, Sequence] = {}
     for classes, names in SEQUENCES.items():
         observers = observers_of(arguments, classes)
+        own = [read_sequence(Path(arguments.sequences) / name) for name in names]
+        sequences |= {sequence.name: sequence for sequence in own}
         runs += run_benchmark(
-            Plan(tuple(read_sequence(Path(arguments.sequences) / name) for name in names),
-                 observers, specs, strides, (Faults(),), Path(arguments.cache)),
+            Plan(tuple(own), observers, specs, strides, (Faults(),), Path(arguments.cache)),
             progress=lambda what, done, count: print(f'[{done}/{count}] {what}', flush=True))
-    rows = [row_of(runs, observed.name, stride, spec.name)
+    rows = [row_of(runs, sequences, observed.name, stride, spec.name)
             for observed in observers for stride in strides for spec in specs]
     show(rows)
     if arguments.out:
@@ -110,7 +116,22 @@ def observers_of(
     return tuple(observers)
 
 
-def row_of(runs: list[Run], observed: str, stride: int, tracker: str) -> dict[str, Any]:
+def long_gaps(runs: list[Run], sequences: dict[str, Sequence]) -> dict[str, int]:
+    """Objects seen again after more than a second, and how many of them with another id."""
+    found = []
+    for run in runs:
+        sequence = sequences[run.sequence].subset(run.positions)
+        frames, _ = read_tracks(run.tracks_file)
+        found += [recovery for recovery in recoveries(sequence, frames)
+                  if recovery.gap_s > LONG_S
+                  and recovery.after.position > recovery.before.position + 1]
+    return {'long_gaps': len(found),
+            'switches_after': sum(recovery.switched for recovery in found)}
+
+
+def row_of(
+    runs: list[Run], sequences: dict[str, Sequence], observed: str, stride: int, tracker: str,
+) -> dict[str, Any]:
     """Figures of one tracker over all sequences."""
     chosen = [run for run in runs
               if (run.observer, run.stride, run.tracker) == (observed, stride, tracker)]
@@ -118,6 +139,7 @@ def row_of(runs: list[Run], observed: str, stride: int, tracker: str) -> dict[st
     return {
         'detections': observed, 'stride': stride, 'tracker': tracker,
         **{name: round(value, 4) for name, value in table.items()},
+        **long_gaps(chosen, sequences),
         'update_ms': round(float(np.median(np.concatenate(
             [run.update_ms for run in chosen]))), 3),
         'HOTA_of': {run.sequence: round(run.score.table()['HOTA'], 4)
@@ -132,11 +154,11 @@ def show(rows: list[dict[str, Any]]) -> None:
             block = (row['detections'], row['stride'])
             print(f'\n{block[0]}, stride {block[1]}\n{"":18s}'
                   + ''.join(f'{name:>7s}' for name in (*COLUMNS, 'IDSW', 'ids', 'of', 'FP',
-                                                       'FN', 'ms'))
+                                                       'FN', '>1 s', 'lost', 'ms'))
                   + '   HOTA of each sequence')
         print(f'{row["tracker"]:18s}' + ''.join(f'{row[name]:7.3f}' for name in COLUMNS)
               + ''.join(f'{row[name]:7.0f}' for name in (
-                  'IDSW', 'num_ids', 'num_gt_ids', 'FP', 'FN'))
+                  'IDSW', 'num_ids', 'num_gt_ids', 'FP', 'FN', 'long_gaps', 'switches_after'))
               + f'{row["update_ms"]:7.2f}   '
               + ' '.join(f'{value:.3f}' for value in row['HOTA_of'].values()))
 
