@@ -82,6 +82,11 @@ class Intake:
         """Return how many images wait for detections."""
         return len(self._join)
 
+    @property
+    def deadline_s(self) -> float | None:
+        """When `release` should be called, by the monotonic clock; None while nothing waits."""
+        return self._join.deadline_s
+
     def reconfigure(self, config: NodeConfig) -> None:
         """Take over changed settings."""
         self._config = config
@@ -124,7 +129,7 @@ class Intake:
         self._monitor.problem('unused detections', self._join.unused_detections - unused)
 
     def release(self, now_s: float) -> None:
-        """Let images go that waited too long; call it now and then."""
+        """Let images go that have waited long enough."""
         self._submit(self._join.release(now_s))
 
     def reset(self) -> int:

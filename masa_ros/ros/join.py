@@ -85,6 +85,11 @@ class DetectionJoin(Generic[ImageT, DetectionsT]):
         """Return how many images wait."""
         return len(self._images)
 
+    @property
+    def deadline_s(self) -> float | None:
+        """When the oldest image has waited long enough; None while none waits."""
+        return self._images[0].deadline_s if self._images else None
+
     def add_image(
         self, stamp_ns: int, image: ImageT, now_s: float,
     ) -> list[Joined[ImageT, DetectionsT]]:

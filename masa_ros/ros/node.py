@@ -39,9 +39,8 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackRet
 from sensor_msgs.msg import CompressedImage, Image
 from std_srvs.srv import SetBool, Trigger
 
-# How often publishers are looked for, and images that waited too long are released.
+# How often publishers are looked for.
 GRAPH_PERIOD_S = 0.5
-JOIN_PERIOD_S = 0.02
 # A frame at work may take this long before a transition goes on without it.
 FRAME_LIMIT_S = 10.0
 
@@ -100,7 +99,8 @@ class TrackerNode(LifecycleNode):
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self.create_timer(config.diagnostics.period_s, self._publish_diagnostics, clock=steady)
         self.create_timer(GRAPH_PERIOD_S, self._match_publishers, clock=steady)
-        self._join_timer = self.create_timer(JOIN_PERIOD_S, self._release, clock=steady)
+        # Runs only while images wait for detections: every wake-up of the executor costs 1 ms.
+        self._join_timer = self.create_timer(1.0, self._release, clock=steady)
         self._join_timer.cancel()
         if config.autostart:
             self._autostart_timer = self.create_timer(0.0, self._autostart, clock=steady)
@@ -217,7 +217,6 @@ class TrackerNode(LifecycleNode):
             self._inputs['detections'] = receive(
                 kind=Detection2DArray, topic=self._detections_topic,
                 callback=self._on_detections)
-            self._join_timer.reset()
         self._inputs['image'] = receive(
             kind=CompressedImage if config.compressed else Image, topic=self._image_topic,
             callback=self._on_image)
@@ -226,8 +225,8 @@ class TrackerNode(LifecycleNode):
         for subscription in self._inputs.values():
             subscription.close()
         self._inputs.clear()
-        self._join_timer.cancel()
         self._intake.stop()
+        self._set_join_timer()
 
     def _stop_input(self) -> None:
         """Stop to receive; when this returns nothing is published any more."""
@@ -250,6 +249,7 @@ class TrackerNode(LifecycleNode):
         except Exception as error:
             self._monitor.dropped('processing failed')
             self._complain('image callback', f'image is dropped: {_text(error)}')
+        self._set_join_timer()
 
     def _on_detections(self, message: Any) -> None:
         try:
@@ -257,9 +257,21 @@ class TrackerNode(LifecycleNode):
         except Exception as error:
             self._monitor.problem('bad detections')
             self._complain('detections callback', f'detections are dropped: {_text(error)}')
+        self._set_join_timer()
 
     def _release(self) -> None:
         self._intake.release(time.monotonic())
+        self._set_join_timer()
+
+    def _set_join_timer(self) -> None:
+        """Wake up when the oldest waiting image has waited long enough."""
+        deadline_s = self._intake.deadline_s
+        if deadline_s is None:
+            self._join_timer.cancel()
+            return
+        left_s = max(0.001, deadline_s - time.monotonic())
+        self._join_timer.timer_period_ns = round(left_s * 1e9)
+        self._join_timer.reset()
 
     def _wants_detections(self) -> bool:
         """Whether images wait for detections from the topic."""

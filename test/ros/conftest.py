@@ -66,13 +66,25 @@ class Robot:
             given += ['-p', argument] if ':=' in argument and argument[0] not in '/~' else (
                 ['-r', argument] if ':=' in argument else [argument])
         script = [str(FAKE_TRACKER)] if model == 'fake' else ['-m', 'masa_ros.ros.node']
-        with self.log.open('wb') as output:
-            self.process = subprocess.Popen(
-                [sys.executable, *script, '--ros-args', *given],
-                env={**os.environ, 'ROS_DOMAIN_ID': str(self.domain), **environment},
-                stdout=output, stderr=subprocess.STDOUT)
+        self._run([*script, '--ros-args', *given], environment)
         if wait:
             self.wait_until(lambda: 'active: tracking' in self.output, 'the node to be active')
+
+    def run(self, module: str, *arguments: str) -> None:
+        """Start another program of ours instead of the node."""
+        self._run(['-m', module, *arguments], {})
+
+    def _run(self, command: list[str], environment: dict[str, str]) -> None:
+        with self.log.open('wb') as output:
+            self.process = subprocess.Popen(
+                [sys.executable, *command],
+                env={**os.environ, 'ROS_DOMAIN_ID': str(self.domain), **environment},
+                stdout=output, stderr=subprocess.STDOUT)
+
+    def wait(self) -> int:
+        """Wait until the program ends by itself and return its exit code."""
+        assert self.process is not None
+        return self.process.wait(TIMEOUT_S)
 
     @property
     def output(self) -> str:

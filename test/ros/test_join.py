@@ -107,6 +107,16 @@ def test_an_image_waits_no_longer_than_allowed() -> None:
     assert case.later(1233) == [(133, None)]
 
 
+def test_the_deadline_is_that_of_the_oldest_image() -> None:
+    case = Case(wait_ms=200)
+    assert case.join.deadline_s is None
+    case.image(100, now=1000)
+    case.image(133, now=1033)
+    assert case.join.deadline_s == pytest.approx(1.2)
+    case.later(1200)
+    assert case.join.deadline_s == pytest.approx(1.233)
+
+
 def test_with_no_wait_only_detections_that_are_there_count() -> None:
     case = Case(wait_ms=0)
     case.boxes(133)

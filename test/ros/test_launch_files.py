@@ -1,0 +1,101 @@
+"""The launch files as ROS's launch reads them; skipped where launch_ros is not installed."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+import re
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.ros
+
+NAMES = ['tracker.launch.py', 'replay.launch.py']
+
+
+def load(root: Path, name: str) -> Any:
+    pytest.importorskip('launch_ros.actions', reason='launch_ros is not installed')
+    spec = importlib.util.spec_from_file_location(name.replace('.', '_'), root / 'launch' / name)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def arguments_of(module: Any) -> dict[str, str]:
+    from launch.actions import DeclareLaunchArgument
+    return {entity.name: entity.description
+            for entity in module.generate_launch_description().entities
+            if isinstance(entity, DeclareLaunchArgument)}
+
+
+def started(module: Any, **given: str) -> list[Any]:
+    """Actions that a launch file starts with some arguments."""
+    from launch.actions import DeclareLaunchArgument, OpaqueFunction
+    from launch.launch_context import LaunchContext
+    context = LaunchContext()
+    context.launch_configurations.update(given)
+    actions: list[Any] = []
+    for entity in module.generate_launch_description().entities:
+        if isinstance(entity, DeclareLaunchArgument):
+            entity.visit(context)
+        elif isinstance(entity, OpaqueFunction):
+            actions += entity.execute(context)
+    return actions
+
+
+def test_the_tracker_takes_the_arguments_that_users_expect(root: Path) -> None:
+    assert set(arguments_of(load(root, 'tracker.launch.py'))) >= {
+        'image_topic', 'detections_topic', 'model', 'checkpoint', 'device', 'params_file',
+        'namespace', 'use_sim_time', 'autostart', 'compressed', 'log_level', 'respawn'}
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_every_argument_is_described_and_in_the_document(root: Path, name: str) -> None:
+    text = (root / 'docs' / 'node.md').read_text()
+    for argument, description in arguments_of(load(root, name)).items():
+        assert description.endswith('.'), argument
+        assert re.search(rf'`{argument}`|{argument}:=', text), argument
+
+
+def test_arguments_of_the_tracker_name_real_parameters(root: Path) -> None:
+    from masa_ros.ros.parameters import described
+    module = load(root, 'tracker.launch.py')
+    named = {parameter for _, parameter, _, _ in module.PARAMETERS} - {'use_sim_time'}
+    assert named <= set(described())
+
+
+def test_only_given_arguments_reach_the_node(root: Path) -> None:
+    from launch.launch_context import LaunchContext
+    from launch_ros.utilities import evaluate_parameters
+    module = load(root, 'tracker.launch.py')
+    node = started(module)[0]
+    assert not node._Node__parameters
+    node = started(module, model='sam_vit_b', compressed='true', params_file='/my.yaml')[0]
+    context = LaunchContext()
+    context.launch_configurations.update(model='sam_vit_b', compressed='true')
+    values = evaluate_parameters(context, node._Node__parameters)
+    assert str(values[0]) == '/my.yaml'
+    assert values[1] == {'model.name': 'sam_vit_b', 'compressed': True}
+
+
+def test_a_replay_finds_the_topics_of_the_bag(root: Path, tmp_path: Path) -> None:
+    from masa_ros.ros import convert
+    from masa_ros.structures.instances import Instances
+    import numpy as np
+    module = load(root, 'replay.launch.py')
+    bags = pytest.importorskip('masa_ros.ros.bag')
+    with bags.BagWriter(tmp_path / 'bag') as writer:
+        header = convert.make_header(5, 'camera', writer.builder)
+        writer.write('/left/compressed', convert.rgb_to_compressed(
+            np.zeros((4, 6, 3), np.uint8), header, builder=writer.builder), 5)
+        writer.write('/boxes', convert.instances_to_detections(
+            Instances(), header, writer.builder), 5)
+    tracker = started(module, bag=str(tmp_path / 'bag'))[0]
+    given = dict(tracker.launch_arguments)
+    assert given['image_topic'] == '/left/compressed'
+    assert given['detections_topic'] == '/boxes'
+    assert (given['compressed'], given['policy'], given['use_sim_time']) == (
+        'true', 'every', 'true')
