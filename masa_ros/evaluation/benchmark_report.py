@@ -42,7 +42,8 @@ SHARES = ('HOTA', 'AssA', 'DetA', 'IDF1', 'MOTA')
 COUNTS = ('IDSW', 'Frag', 'FP', 'FN', 'num_ids', 'num_gt_ids')
 GAPS_S = (0.0, 0.5, 1.0, 3.0, math.inf)
 """Borders of the lengths of gaps after which an object was seen again."""
-MAX_MOMENTS = 12
+MAX_MOMENTS, MAX_CLIPS = 12, 4
+CLIP_FRAMES, CLIP_MARGIN, CLIP_WIDTH_PX = 12, 4, 420
 CROP_PX = 132
 
 
@@ -57,11 +58,15 @@ class Moment:
         Tracker, sequence, object, ids and gap.
     crops : tuple
         Pairs of caption and JPEG as a data address.
+    clip : str
+        Animated WebP of the frames around it with all boxes and ids, as a data address; empty
+        for none.
 
     """
 
     title: str
     crops: tuple[tuple[str, str], ...]
+    clip: str = ''
 
 
 @dataclass(frozen=True)
@@ -430,10 +435,11 @@ def _moments(views: list[_View]) -> list[Moment]:
     found = [(view, recovery) for view in first for recovery in view.recoveries
              if recovery.switched]
     found.sort(key=lambda pair: (pair[0].run.stride, pair[1].gap_s))
-    return [_moment(view, recovery) for view, recovery in found[:MAX_MOMENTS]]
+    return [_moment(view, recovery, number < MAX_CLIPS)
+            for number, (view, recovery) in enumerate(found[:MAX_MOMENTS])]
 
 
-def _moment(view: _View, recovery: Recovery) -> Moment:
+def _moment(view: _View, recovery: Recovery, with_clip: bool) -> Moment:
     before, after = recovery.before, recovery.after
     crops = [(f'frame {_index(view, before)}, id {before.track_id}', _crop(view, before))]
     thief = _last_of(view, after.track_id, after.position)
@@ -447,7 +453,45 @@ def _moment(view: _View, recovery: Recovery) -> Moment:
         f'{view.run.tracker}, {view.run.sequence}, stride {view.run.stride}: object '
         f'{recovery.gt_id} went from id {before.track_id} to {after.track_id} '
         f'({"a new one" if thief is None else "of another object or time"}) after '
-        f'{recovery.gap_s:.2f} s', tuple(crops))
+        f'{recovery.gap_s:.2f} s', tuple(crops), _clip(view, recovery) if with_clip else '')
+
+
+def _clip(view: _View, recovery: Recovery) -> str:
+    """Animated picture of the frames around a switch, the two ids in color, others in grey."""
+    from PIL import Image
+    first = max(recovery.before.position - CLIP_MARGIN, 0)
+    last = min(recovery.after.position + CLIP_MARGIN, len(view.frames) - 1)
+    positions = np.unique(np.linspace(first, last, CLIP_FRAMES).round().astype(int)).tolist()
+    pictures = []
+    for position in positions:
+        image = view.sequence.image(position)
+        scale = CLIP_WIDTH_PX / image.shape[1]
+        small = np.asarray(cv2.resize(
+            image, (CLIP_WIDTH_PX, round(image.shape[0] * scale)),
+            interpolation=cv2.INTER_AREA), np.uint8)
+        frame = view.frames[position]
+        frame = frame.select(frame.seen)
+        for box, track_id in zip(frame.boxes, frame.track_ids.tolist(), strict=True):
+            _draw_box(small, box * scale, track_id, recovery)
+        pictures.append(Image.fromarray(small))
+    stream = io.BytesIO()
+    pictures[0].save(stream, 'WEBP', save_all=True, append_images=pictures[1:], duration=400,
+                     loop=0, quality=60)
+    return 'data:image/webp;base64,' + b64encode(stream.getvalue()).decode('ascii')
+
+
+def _draw_box(
+    image: NDArray[np.uint8], box: NDArray[np.float32], track_id: int, recovery: Recovery,
+) -> None:
+    concerned = {recovery.before.track_id: (68, 119, 170),
+                 recovery.after.track_id: (238, 102, 119)}
+    color = concerned.get(track_id, (150, 150, 150))
+    x0, y0, x1, y1 = (round(float(value)) for value in box)
+    cv2.rectangle(image, (x0, y0), (x1, y1), color, 2 if track_id in concerned else 1)
+    if track_id in concerned:
+        for line, thickness in (((255, 255, 255), 3), ((0, 0, 0), 1)):
+            cv2.putText(image, str(track_id), (x0 + 2, max(y0 - 3, 10)),
+                        cv2.FONT_HERSHEY_SIMPLEX, 0.42, line, thickness, cv2.LINE_AA)
 
 
 def _index(view: _View, sighting: Sighting) -> int:
@@ -606,7 +650,7 @@ figure svg { width: 100%; height: auto; }
 .moment { break-inside: avoid; margin: .8rem 0; } .moment p { margin: 0 0 .3rem;
   font-size: .85rem; }
 .strip { display: flex; gap: .6rem; flex-wrap: wrap; }
-.strip img { display: block; border: 1px solid #bbb; }
+.strip img { display: block; border: 1px solid #bbb; } .strip figure { max-width: 425px; }
 details { margin-top: .5rem; } summary { cursor: pointer; font-size: .9rem; }
 @media print { body { margin: 0; max-width: none; font-size: 10pt; }
   table { font-size: 7pt; } th, td { padding: .1rem .25rem; } .scroll { overflow: visible; }
@@ -659,7 +703,9 @@ of a column is bold and underlined.</p>
 last look of the id it got (where that id was in use), the object after.</p>
 {% for moment in report.moments %}<div class="moment"><p>{{ moment.title }}</p><div class="strip">
 {% for caption, address in moment.crops %}<figure><img src="{{ address }}" width="132" height="132"
-alt="{{ caption }}"><figcaption>{{ caption }}</figcaption></figure>{% endfor %}</div></div>
+alt="{{ caption }}"><figcaption>{{ caption }}</figcaption></figure>{% endfor %}
+{% if moment.clip %}<figure><img src="{{ moment.clip }}" class="clip" alt="clip of the moment">
+<figcaption>the frames around it</figcaption></figure>{% endif %}</div></div>
 {% endfor %}
 {% endif %}
 <h2>Identities, without looking at the truth</h2>
