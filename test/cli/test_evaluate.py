@@ -35,7 +35,7 @@ def truth(index: int) -> TrackedInstances:
 
 
 def picture(index: int) -> np.ndarray:
-    """The two objects, red and blue, on a textured ground."""
+    """Draw the two objects, red and blue, on a textured ground."""
     image = np.random.RandomState(0).randint(90, 130, (90, 120, 3)).astype(np.uint8)
     for box, color in zip(truth(index).boxes.astype(int), ((220, 30, 30), (30, 30, 220)),
                           strict=True):

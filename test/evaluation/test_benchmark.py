@@ -65,8 +65,8 @@ def plan(tmp_path: Path, **changes: object) -> Plan:
 
 def test_every_combination_is_run_and_scored(tmp_path: Path) -> None:
     runs = run_benchmark(plan(tmp_path))
-    assert [(run.sequence, run.stride) for run in runs] == [('a', 1), ('a', 5), ('b', 1),
-                                                           ('b', 5)]
+    assert [(run.sequence, run.stride) for run in runs] == [
+        ('a', 1), ('a', 5), ('b', 1), ('b', 5)]
     assert all(run.score is not None and run.score.table()['HOTA'] == 1 for run in runs)
     assert [len(run.update_ms) for run in runs] == [12, 3, 12, 3]
 

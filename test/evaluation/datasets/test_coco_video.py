@@ -13,8 +13,8 @@ import numpy as np
 from pycocotools import mask as coco_mask
 import pytest
 
-CATEGORIES = [{'id': 3, 'name': 'cat', 'frequency': 'f'}, {'id': 7, 'name': 'yak',
-                                                          'frequency': 'r'}]
+CATEGORIES = [{'id': 3, 'name': 'cat', 'frequency': 'f'},
+              {'id': 7, 'name': 'yak', 'frequency': 'r'}]
 
 
 def picture(path: Path) -> None:
