@@ -33,7 +33,7 @@ import numpy as np
 from numpy.typing import NDArray
 import rclpy
 from rclpy.clock import Clock, ClockType  # type: ignore[attr-defined]
-from rclpy.exceptions import ROSInterruptException
+from rclpy.exceptions import ParameterException, ROSInterruptException
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from sensor_msgs.msg import CompressedImage, Image
@@ -44,7 +44,7 @@ GRAPH_PERIOD_S = 0.5
 # A frame at work may take this long before a transition goes on without it.
 FRAME_LIMIT_S = 10.0
 
-START_ERRORS: tuple[type[Exception], ...] = (ValueError, *PUBLISH_ERRORS)
+START_ERRORS = (ValueError, RuntimeError, ParameterException)
 STOPPED = (KeyboardInterrupt, ExternalShutdownException, ROSInterruptException)
 
 
@@ -127,17 +127,28 @@ class TrackerNode(LifecycleNode):
         self._worker = worker
         self._intake.finds_objects = self._pipeline.finds_objects
         self._describe_model()
+        loaded = self._model_state
+        self.get_logger().info(
+            f'model {loaded.name} on {loaded.device}: {loaded.weights}; fingerprint '
+            f'{loaded.fingerprint} of {loaded.description}')
+        if loaded.note:
+            self.get_logger().info(f'images are converted without cv_bridge: {loaded.note}')
         return super().on_configure(state)
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Start to receive images; ids start anew."""
-        result = super().on_activate(state)
         if self._sequence:
             self._intake.reset()
+        try:
+            if self._enabled:
+                self._subscribe()
+        except Exception as error:
+            # rclpy would pass over it in silence.
+            self._unsubscribe()
+            self.get_logger().error(f'cannot subscribe: {_text(error)}')
+            return TransitionCallbackReturn.FAILURE
         self._active_since_s = time.monotonic()
-        if self._enabled:
-            self._subscribe()
-        return result
+        return super().on_activate(state)
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Stop to receive images and keep the model."""
@@ -189,7 +200,7 @@ class TrackerNode(LifecycleNode):
         self._model_state = ModelState(False, self._settings.pipeline.model.name)
 
     def _describe_model(self) -> None:
-        """Log what is loaded and keep it for the messages."""
+        """Keep for the messages what is loaded."""
         pipeline = self._pipeline
         if pipeline is None:
             return
@@ -197,12 +208,6 @@ class TrackerNode(LifecycleNode):
         self._model_state = ModelState(
             True, model.name, model.weights.summary(), model.device, pipeline.fingerprint(),
             pipeline.description(), model.weights.trained, note=cv_bridge()[1])
-        self.get_logger().info(
-            f'model {model.name} on {model.device}: {model.weights.summary()}; fingerprint '
-            f'{self._model_state.fingerprint} of {self._model_state.description}')
-        if self._model_state.note:
-            self.get_logger().info(
-                f'images are converted without cv_bridge: {self._model_state.note}', once=True)
 
     # --- input ----------------------------------------------------------------------------------
 
@@ -383,6 +388,7 @@ class TrackerNode(LifecycleNode):
             self.get_logger().error(f'settings cannot be changed: {_text(error)}')
             return
         self._describe_model()
+        self.get_logger().info(f'settings changed; fingerprint {self._model_state.fingerprint}')
 
     def _on_reset(self, _: Any, response: Any) -> Any:
         response.success = self._pipeline is not None

@@ -1,9 +1,9 @@
 """
 ROS parameters, declared from the settings dataclasses.
 
-The dataclasses are the only source of names, defaults, limits and descriptions. Run
-``python -m masa_ros.ros.parameters yaml`` (or ``table``) to print them for ``config/tracker.yaml``
-and ``docs/node.md``.
+The dataclasses are the only source of names, defaults, limits and descriptions. After a change of
+theirs ``python -m masa_ros.ros.parameters`` in a checkout brings ``config/tracker.yaml`` and the
+table in ``docs/node.md`` up to date.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 import json
+from pathlib import Path
 import sys
 import textwrap
 from typing import Any
@@ -245,6 +246,9 @@ class NodeParameters:
         return SetParametersResult(successful=True)
 
 
+TABLE_START = '<!-- parameters -->\n'
+TABLE_END = '<!-- end -->'
+
 # Parameters that rclpy declares by itself in some distributions, later than ours or not at all.
 _RCLPY_NAMES = {'use_sim_time', 'start_type_description_service'}
 
@@ -310,8 +314,8 @@ def _constraints(default: Any, info: SettingInfo) -> str:
 def parameters_yaml(node_name: str = '/**') -> str:
     """Text of ``config/tracker.yaml``: every parameter with its default and description."""
     lines = [
-        '# Every parameter of the tracker node with its default. Made by',
-        '#   python -m masa_ros.ros.parameters yaml > config/tracker.yaml',
+        '# Every parameter of the tracker node with its default, written by',
+        '#   python -m masa_ros.ros.parameters',
         '# Copy it, change what you need, delete the rest. A name that is not in this file is an',
         "# error at start. [''] is an empty list of texts. Settings marked 'at run time' take",
         '# effect at once with ros2 param set; the others need the node unconfigured.',
@@ -358,12 +362,16 @@ def default_values() -> dict[str, Any]:
 
 
 def main() -> int:
-    """Print the parameters as ``yaml`` or as a ``table``."""
-    printers = {'yaml': parameters_yaml, 'table': parameters_table}
-    if len(sys.argv) != 2 or sys.argv[1] not in printers:
-        print('usage: python -m masa_ros.ros.parameters yaml|table', file=sys.stderr)
-        return 2
-    print(printers[sys.argv[1]](), end='')
+    """Bring the file and the document in a checkout up to date."""
+    root = Path(__file__).resolve().parents[2]
+    document = root / 'docs' / 'node.md'
+    if not document.is_file():
+        print(f'{root} is no checkout of masa_ros', file=sys.stderr)
+        return 1
+    (root / 'config' / 'tracker.yaml').write_text(parameters_yaml())
+    before, _, rest = document.read_text().partition(TABLE_START)
+    _, _, after = rest.partition(TABLE_END)
+    document.write_text(f'{before}{TABLE_START}{parameters_table()}{TABLE_END}{after}')
     return 0
 
 

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 import os
 from pathlib import Path
+import random
 import signal
 import subprocess
 import sys
@@ -19,11 +20,23 @@ from numpy.typing import ArrayLike, NDArray
 import pytest
 
 FAKE_TRACKER = Path(__file__).with_name('fake_tracker.py')
-# Above 101 the ports of DDS meet those that Linux gives out. The node that runs for a whole module
-# must not be seen by the tests that start their own.
-DOMAIN = 10 + os.getpid() % 45
-RUNNING_DOMAIN = DOMAIN + 45
 TIMEOUT_S = 20.0
+
+
+def free_domain() -> int:
+    """
+    DDS domain that nobody on this machine uses.
+
+    A domain has 250 UDP ports from 7400 on; the list of open ones tells who is there. Above
+    domain 101 they meet the ports that Linux gives out.
+    """
+    ports: set[int] = set()
+    for path in (Path('/proc/net/udp'), Path('/proc/net/udp6')):
+        if path.exists():
+            ports |= {int(line.split()[1].rpartition(':')[2], 16)
+                      for line in path.read_text().splitlines()[1:]}
+    used = {(port - 7400) // 250 for port in ports}
+    return random.choice([domain for domain in range(1, 102) if domain not in used])
 
 
 class Robot:
@@ -34,21 +47,19 @@ class Robot:
     ----------
     log : Path
         Where the node's output goes.
-    domain : int
-        DDS domain; robots of the same one hear each other.
 
     """
 
-    def __init__(self, log: Path, domain: int) -> None:
+    def __init__(self, log: Path) -> None:
         import rclpy
         from rclpy.executors import SingleThreadedExecutor
         self.log = log
-        self.domain = domain
+        self.domain = free_domain()
         self.process: subprocess.Popen[bytes] | None = None
         self.received: dict[str, list[Any]] = {}
         self.other_context: Any = None
         self.context = rclpy.Context()
-        rclpy.init(context=self.context, domain_id=domain)
+        rclpy.init(context=self.context, domain_id=self.domain)
         self.node = rclpy.create_node('robot', context=self.context)
         self.executor = SingleThreadedExecutor(context=self.context)
         self.executor.add_node(self.node)
@@ -284,11 +295,11 @@ class Robot:
             self.executor.spin_once(timeout_sec=0.02)
 
 
-def make_robot(folder: Path, domain: int, patch: pytest.MonkeyPatch) -> Iterator[Robot]:
+def make_robot(folder: Path, patch: pytest.MonkeyPatch) -> Iterator[Robot]:
     pytest.importorskip('rclpy')
     patch.setenv('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
     patch.setenv('ROS_LOG_DIR', str(folder))
-    made = Robot(folder / 'node.log', domain)
+    made = Robot(folder / 'node.log')
     try:
         yield made
     finally:
@@ -298,14 +309,14 @@ def make_robot(folder: Path, domain: int, patch: pytest.MonkeyPatch) -> Iterator
 @pytest.fixture
 def robot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Robot]:
     """Robot whose node the test starts itself."""
-    yield from make_robot(tmp_path, DOMAIN, monkeypatch)
+    yield from make_robot(tmp_path, monkeypatch)
 
 
 @pytest.fixture(scope='module')
 def running_robot(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Robot]:
     """Robot whose node runs for all tests of a module."""
     with pytest.MonkeyPatch.context() as patch:
-        for made in make_robot(tmp_path_factory.mktemp('running'), RUNNING_DOMAIN, patch):
+        for made in make_robot(tmp_path_factory.mktemp('running'), patch):
             made.start('stream:=front', 'policy:=every', 'detections.wait_s:=0.3')
             made.listen_tracks()
             made.listen_diagnostics()

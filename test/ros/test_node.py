@@ -79,7 +79,7 @@ def test_every_encoding_comes_through(robot: Robot) -> None:
 
 def test_compressed_images_and_those_cut_off(robot: Robot) -> None:
     from sensor_msgs.msg import CompressedImage
-    robot.start('compressed:=true', PROPOSES='1')
+    robot.start('compressed:=true', 'policy:=every', PROPOSES='1')
     robot.listen_tracks()
     robot.listen_diagnostics()
     publisher = robot.publisher('compressed', CompressedImage, '/tracker/input/image')
@@ -395,6 +395,17 @@ def test_qos_overrides_are_honoured(robot: Robot) -> None:
     assert reader.reliability == ReliabilityPolicy.RELIABLE
     writer = robot.node.get_publishers_info_by_topic('/tracker/output/tracks')[0].qos_profile
     assert writer.reliability == ReliabilityPolicy.BEST_EFFORT
+
+
+def test_an_override_that_is_no_policy_leaves_the_node_inactive_and_says_so(
+    robot: Robot,
+) -> None:
+    robot.start('qos_overrides./tracker/input/image.subscription.depth:=7',
+                'qos_overrides./tracker/input/image.subscription.reliability:=sometimes',
+                wait=False)
+    robot.wait_until(lambda: 'cannot subscribe' in robot.output, 'the reason')
+    assert '`sometimes`' in robot.output
+    assert robot.state() == 'inactive'
 
 
 # --- the default model ----------------------------------------------------------------------
