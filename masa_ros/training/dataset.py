@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from masa_ros.structures.settings import setting
 from masa_ros.training.corpus import Corpus
 from masa_ros.training.views import (
+    bend,
+    compose,
     cut_out,
     draw_view,
     jitter_colours,
@@ -15,6 +17,7 @@ from masa_ros.training.views import (
     object_transforms,
     photo_transforms,
     Shape,
+    translate,
     View,
     ViewConfig,
     ViewInstance,
@@ -149,8 +152,12 @@ class PairDataset(Dataset[tuple[ViewSample, ViewSample]]):
                 layer = Layer(jitter_colours(rng, np.ascontiguousarray(layer.image), wide),
                               layer.alpha, layer.shapes)
             for stack in stacks:
-                stack.append(layer)
-            transforms.append(object_transforms(rng, *_size(layer), self.views))
+                stack.append(bend(rng, layer, self.views.bend))
+            # A bent cut-out is wider on both sides alike, so its centre has to move along.
+            margin = (_size(stacks[0][-1])[1] - _size(layer)[1]) / 2
+            first, second = object_transforms(rng, *_size(layer), self.views)
+            transforms.append((compose(first, translate(-margin, 0)),
+                               compose(second, translate(-margin, 0))))
             identity += 1
         return stacks, transforms, bool(self.corpus.records[index]['exhaustive'])
 

@@ -56,6 +56,10 @@ class ViewConfig:
         0.07, 'Smallest long side of a cut-out, part of the view.', minimum=0.01, maximum=1.0)
     paste_most: float = setting(
         0.6, 'Largest long side of a cut-out, part of the view.', minimum=0.01, maximum=2.0)
+    bend: float = setting(
+        0.0, 'Rows of a cut-out are shifted against each other by up to this part of its width, '
+        'anew in each view, so that its outline cannot be learned by heart.', minimum=0.0,
+        maximum=1.0)
     same_class: float = setting(
         0.5, 'Probability that all cut-outs of a scene share a class, which makes them hard to '
         'tell apart.', minimum=0.0, maximum=1.0)
@@ -358,6 +362,42 @@ def cut_out(image: NDArray[np.uint8], shape: Shape, identity: int) -> Layer:
     alpha[~shape.crop] = 0
     box = np.array([0, 0, width, height], np.float32)
     return Layer(pixels, alpha, [Shape(identity, box, alpha > 127)])
+
+
+def bend(rng: np.random.Generator, layer: Layer, amount: float) -> Layer:
+    """
+    Shift the rows of a cut-out against each other along a smooth random curve.
+
+    Parameters
+    ----------
+    rng : Generator
+        Source of the curve.
+    layer : Layer
+        Of `cut_out`: one shape that fills it.
+    amount : float
+        Largest shift, part of the width.
+
+    Returns
+    -------
+    Layer
+        Wider on both sides by the largest shift; pixels, opacity and mask moved alike.
+
+    """
+    height, width = layer.image.shape[:2]
+    if layer.alpha is None or amount == 0:
+        return layer
+    margin = math.ceil(amount * width)
+    knots = rng.uniform(-1, 1, 4) * amount * width
+    shift = np.interp(np.linspace(0, 3, height), np.arange(4), knots)
+    columns = np.arange(width + 2 * margin)[None] - margin - shift[:, None]
+    rows = np.repeat(np.arange(height)[:, None], width + 2 * margin, axis=1)
+    places = columns.astype(np.float32), rows.astype(np.float32)
+    image = cv2.remap(layer.image, *places, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    alpha = np.asarray(cv2.remap(layer.alpha, *places, cv2.INTER_LINEAR,
+                                 borderMode=cv2.BORDER_CONSTANT, borderValue=0), np.uint8)
+    box = np.array([0, 0, width + 2 * margin, height], np.float32)
+    shapes = [Shape(shape.identity, box, alpha > 127) for shape in layer.shapes]
+    return Layer(np.asarray(image, np.uint8), alpha, shapes)
 
 
 def photo_transforms(

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import math
+
 from masa_ros.training.views import (
     apply,
+    bend,
     compose,
     cut_out,
     draw_view,
@@ -172,3 +175,22 @@ def test_photometric_changes_keep_every_object_in_place() -> None:
 def test_a_layer_without_a_mask_cannot_be_cut_out() -> None:
     with pytest.raises(ValueError, match='cannot be cut out'):
         cut_out(np.zeros((4, 4, 3), np.uint8), Shape(1, np.zeros(4, np.float32)), 1)
+
+
+@pytest.mark.parametrize('seed', range(4))
+def test_a_bent_cut_out_keeps_pixels_and_mask_together(seed: int) -> None:
+    layers, colours = painted_scene()
+    for layer, colour in zip(layers[1:], colours[1:], strict=True):
+        bent = bend(np.random.default_rng(seed), layer, 0.3)
+        assert bent.alpha is not None
+        height, width = layer.image.shape[:2]
+        assert bent.image.shape == (height, width + 2 * math.ceil(0.3 * width), 3)
+        crop = bent.shapes[0].crop
+        assert crop is not None
+        assert (bent.image[crop] == colour).all()
+        # Rows only slide: each keeps its number of pixels but for the rounding at two ends.
+        before = layer.shapes[0].crop
+        assert before is not None
+        assert np.abs(crop.sum(1) - before.sum(1)).max() <= 1
+        assert not np.array_equal(crop.argmax(1), before.argmax(1))
+    assert bend(np.random.default_rng(seed), layers[1], 0.0) is layers[1]
