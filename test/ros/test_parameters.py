@@ -95,7 +95,7 @@ def test_empty_texts_are_how_ros_writes_an_empty_list() -> None:
 
 @pytest.mark.parametrize(('name', 'hint'), [
     ('model.nam', 'model.name'), ('match_threshold', 'tracker.match_threshold'),
-    ('compresed', 'compressed'), ('detection.tolerance_s', 'detections.tolerance_s')])
+    ('compress', 'compressed'), ('detection.tolerance_s', 'detections.tolerance_s')])
 def test_an_unknown_name_comes_with_what_was_meant(name: str, hint: str) -> None:
     assert repr(hint) in unknown_name_error(name, described())
 
@@ -162,7 +162,7 @@ class TestOnANode:
         assert Host(detections__wait_s=2).parameters.node.detections.wait_s == 2.0
 
     @pytest.mark.parametrize(('overrides', 'text'), [
-        ({'polcy': 'every'}, "unknown parameter 'polcy'; did you mean 'policy'"),
+        ({'polici': 'every'}, "unknown parameter 'polici'; did you mean 'policy'"),
         ({'tracker__match': 0.5}, "'tracker.match"),
         ({'queue_size': 0}, 'queue_size'),
         ({'queue_size': 'many'}, 'a whole number from 1 to 10000'),
@@ -177,8 +177,8 @@ class TestOnANode:
             Host(**overrides)
 
     def test_all_unknown_names_are_told_at_once(self) -> None:
-        with pytest.raises(ValueError, match=r'(?s)polcy.*compresed'):
-            Host(polcy='every', compresed=True)
+        with pytest.raises(ValueError, match=r'(?s)polici.*compress'):
+            Host(polici='every', compress=True)
 
     def test_names_of_ros_itself_are_let_through(self) -> None:
         Host(use_sim_time=True, **{'qos_overrides./camera/image.subscription.depth': 3})
