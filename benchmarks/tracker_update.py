@@ -81,7 +81,7 @@ def about() -> dict[str, Any]:
              if line.startswith('model name')] if Path('/proc/cpuinfo').exists() else []
     return {'command': shlex.join(['./scripts/with_env', 'python', *sys.argv]), 'commit': commit,
             'machine': f'{names[0] if names else platform.machine()}, {os.cpu_count()} cores',
-            'load_average': [round(value, 1) for value in os.getloadavg()],
+            'niceness': os.nice(0), 'load_average': [round(value, 1) for value in os.getloadavg()],
             'threads': 1, 'python': platform.python_version(), 'numpy': np.__version__}
 
 

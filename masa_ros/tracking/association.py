@@ -193,14 +193,13 @@ def distance_gate(
     there = _centers(track_boxes)
     distance: Floats = work.table('distance', len(detection_boxes), len(track_boxes))
     distance[:] = work.squares(_centers(detection_boxes), there, np.ones_like(there))
-    np.maximum(distance, 0, out=distance)
+    np.clip(distance, 0, np.inf, out=distance)  # Several times faster than np.maximum.
     np.sqrt(distance, out=distance)
     allowed = np.float32(max_distance_px) * np.exp(
         gaps_frames.astype(np.float32) / np.float32(rate_hz / 6))
     distance -= allowed
-    np.maximum(distance, 0, out=distance)
     distance /= -np.float32(100 / rate_hz)
-    np.maximum(distance, -80, out=distance)  # Denormal numbers, which follow, are slow.
+    np.clip(distance, -80, 0, out=distance)  # Below -80 come denormal numbers, which are slow.
     return np.exp(distance, out=distance)
 
 

@@ -86,25 +86,26 @@ def report(
     def joined(own: NDArray[Any], name: str) -> NDArray[Any]:
         return np.concatenate([own, *(part.columns[name] for part in parts)]) if parts else own
 
+    def padded(own: NDArray[np.float32]) -> NDArray[np.float32]:
+        return np.concatenate([own, np.full(count, np.nan, np.float32)]) if count else own
+
     embeddings = seen.embeddings
     if embeddings is not None and parts:
         embeddings = np.concatenate([embeddings, *(
             part.embeddings if part.embeddings.shape[1] == embeddings.shape[1]
             else np.full((len(part), embeddings.shape[1]), np.nan, np.float32)
             for part in parts)])
-    unknown = np.full(count, np.nan, np.float32)
     labels = [label for part in parts for label in part.columns['labels']]
     uuids = joined(memory['uuids'][tracks], 'uuids')
     return TrackedInstances(
         boxes=joined(seen.boxes, 'boxes'), scores=joined(seen.scores, 'scores'),
         class_ids=joined(seen.class_ids, 'class_ids'), labels=(*seen.labels, *labels),
         flags=joined(seen.flags, 'flags'), masks=(*seen.masks, *[None] * count),
-        mask_qualities=np.concatenate([seen.mask_qualities, unknown]), embeddings=embeddings,
+        mask_qualities=padded(seen.mask_qualities), embeddings=embeddings,
         track_ids=joined(memory['ids'][tracks], 'ids'),
         uuids=tuple(np.ascontiguousarray(uuids).view('V16').ravel().tolist()),
         states=joined(memory['states'][tracks], 'states'),
         first_seen_ns=joined(memory['first_seen_ns'][tracks], 'first_seen_ns'),
         last_seen_ns=joined(memory['last_seen_ns'][tracks], 'last_seen_ns'),
         ages=num_updates - joined(memory['first_update'][tracks], 'first_update'),
-        similarities=np.concatenate([similarities, unknown]),
-        margins=np.concatenate([margins, unknown]))
+        similarities=padded(similarities), margins=padded(margins))

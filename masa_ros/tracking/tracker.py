@@ -202,7 +202,8 @@ class Tracker:
         if instances.embeddings is None:
             return np.zeros((len(order), 0), np.float32), np.zeros(len(order), bool)
         embeddings = self._work.table('embeddings', len(order), instances.embeddings.shape[1])
-        embeddings[:] = instances.embeddings[order]
+        np.take(np.asarray(instances.embeddings, np.float32), order, axis=0, out=embeddings,
+                mode='clip')
         with np.errstate(over='ignore'):
             squares = np.einsum('ij,ij->i', embeddings, embeddings)
         described = np.asarray(np.isfinite(squares) & (squares > 0))

@@ -1,0 +1,144 @@
+"""Matching of one frame on hand-made tables."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from masa_ros.tracking.association import SUPPRESSED, UNMATCHED
+from masa_ros.tracking.config import TrackerConfig
+from masa_ros.tracking.matching import Candidates, Matcher, Matches, Moment, RETURN, WEAK_IOU
+from masa_ros.tracking.memory import COLUMNS, DistractorMemory, TrackMemory
+from masa_ros.tracking.motion import initial_motion, motion_evidence, predict
+from masa_ros.tracking.workspace import Workspace
+import numpy as np
+import pytest
+
+IMAGE = (480, 640)
+
+
+def boxes_at(*centers: tuple[float, float]) -> np.ndarray:
+    points = np.array(centers, np.float32).reshape(-1, 2)
+    return np.concatenate([points - 20, points + 20], axis=1)
+
+
+def tracks_at(*centers: tuple[float, float], looks: np.ndarray | None = None) -> TrackMemory:
+    boxes = boxes_at(*centers)
+    motion = initial_motion(boxes)
+    columns: dict[str, np.ndarray[Any, Any]] = {
+        name: np.zeros((len(boxes), *shape), kind) for name, (kind, shape) in COLUMNS.items()}
+    columns.update(boxes=boxes, mean=motion.mean, velocity=motion.velocity,
+                   variance=motion.variance,
+                   has_embedding=np.full(len(boxes), looks is not None))
+    memory = TrackMemory()
+    memory.append(columns, looks)
+    return memory
+
+
+def candidates_at(
+    *centers: tuple[float, float], looks: np.ndarray | None = None, score: float = 0.9,
+) -> Candidates:
+    boxes = boxes_at(*centers)
+    count = len(boxes)
+    return Candidates(
+        np.arange(count), boxes, np.full(count, score, np.float32), np.zeros(count, np.int64),
+        np.zeros((count, 0), np.float32) if looks is None else looks,
+        np.full(count, looks is not None), np.full(count, score > 0.4),
+        np.full(count, score > 0.6))
+
+
+def moment_of(memory: TrackMemory, gap_s: float = 0.04, missed: bool = False) -> Moment:
+    gaps = np.full(len(memory), gap_s)
+    motion = predict(initial_motion(memory['boxes']), gaps)
+    return Moment(1, gaps, np.full(len(memory), missed), IMAGE, motion)
+
+
+def match(
+    config: TrackerConfig, candidates: Candidates, memory: TrackMemory,
+    moment: Moment | None = None, distractors: DistractorMemory | None = None,
+) -> Matches:
+    return Matcher(Workspace()).match(
+        config, candidates, memory, distractors or DistractorMemory(),
+        moment or moment_of(memory))
+
+
+def test_nothing_matches_nothing() -> None:
+    for similarity in ('evidence', 'combined'):
+        config = TrackerConfig(similarity=similarity)
+        assert match(config, candidates_at(), tracks_at((9, 9))).columns.tolist() == []
+        assert match(config, candidates_at((9, 9)), tracks_at()).columns.tolist() == [UNMATCHED]
+
+
+def test_the_similarity_is_the_probability_that_evidence_gives() -> None:
+    memory, found = tracks_at((100, 100)), candidates_at((110, 100))
+    moment = moment_of(memory)
+    evidence = motion_evidence(found.boxes, moment.predicted, moment.gaps_s, IMAGE)[0, 0]
+    matches = match(TrackerConfig(), found, memory, moment)
+    assert matches.similarities[0] == pytest.approx(1 / (1 + np.exp(-evidence)), rel=1e-5)
+
+
+def test_a_track_that_was_missed_is_less_likely_to_be_back() -> None:
+    memory, found = tracks_at((100, 100)), candidates_at((130, 100))
+    odds = [np.log(s / (1 - s)) for s in (
+        match(TrackerConfig(match_threshold=0.01), found, memory,
+              moment_of(memory, 0.5, missed)).similarities[0] for missed in (False, True))]
+    assert odds[1] - odds[0] == pytest.approx(RETURN, abs=1e-3)
+
+
+def test_a_weak_detection_needs_overlap_with_the_prediction() -> None:
+    # A shift of x on boxes 40 wide: IoU (40 - x) / (40 + x) is 0.5 at x = 13.3.
+    assert WEAK_IOU == 0.5
+    memory = tracks_at((100, 100))
+    near = match(TrackerConfig(), candidates_at((112, 100), score=0.2), memory)
+    far = match(TrackerConfig(), candidates_at((115, 100), score=0.2), memory)
+    assert near.columns.tolist() == [0]
+    assert near.by_motion.tolist() == [True]
+    assert far.columns.tolist() == [UNMATCHED]
+
+
+def test_a_strong_detection_goes_before_a_weak_one_that_fits_better() -> None:
+    memory = tracks_at((100, 100))
+    both = candidates_at((108, 100), (100, 100))
+    both.strong[1] = False
+    assert match(TrackerConfig(), both, memory).columns.tolist() == [0, UNMATCHED]
+
+
+def test_what_is_learned_comes_from_described_matches_only() -> None:
+    looks = np.eye(3, 4, dtype=np.float32)
+    memory = tracks_at((100, 100), (300, 300), (500, 100), looks=looks)
+    memory['has_embedding'][0] = False
+    found = candidates_at((100, 100), (300, 300), (500, 100), looks=looks)
+    found.described[1] = False
+    matcher = Matcher(Workspace())
+    before = matcher.appearance.same.weight
+    matches = matcher.match(
+        TrackerConfig(), found, memory, DistractorMemory(), moment_of(memory))
+    assert matches.columns.tolist() == [0, 1, 2]
+    assert matcher.appearance.same.weight == before + 1
+
+
+def test_distractors_take_what_resembles_them_most() -> None:
+    looks = np.eye(2, 4, dtype=np.float32) * 5
+    memory = tracks_at((100, 100), looks=looks[:1])
+    distractors = DistractorMemory()
+    distractors.push(looks[1:], np.array([0]), 1)
+    found = candidates_at((100, 100), (300, 300), looks=looks)
+    for assignment in ('greedy', 'optimal'):
+        config = TrackerConfig(similarity='cosine', assignment=assignment)
+        matches = match(config, found, memory, distractors=distractors)
+        assert matches.columns.tolist() == [0, UNMATCHED]
+
+
+def test_a_weak_look_alike_is_suppressed() -> None:
+    looks = np.ones((1, 4), np.float32)
+    config = TrackerConfig(similarity='cosine', assignment='greedy', suppress_threshold=0.6,
+                           low_score=1.0)
+    matches = match(config, candidates_at((100, 100), looks=looks, score=0.3),
+                    tracks_at((100, 100), looks=looks))
+    assert matches.columns.tolist() == [SUPPRESSED]
+
+
+def test_matches_follow_removed_tracks() -> None:
+    matches = Matches.empty(4)
+    matches.columns[:] = [2, UNMATCHED, 0, 1]
+    matches.renumber(np.array([False, True, False]))
+    assert matches.columns.tolist() == [1, UNMATCHED, 0, UNMATCHED]
