@@ -33,6 +33,8 @@ PAD = 114
 NMS_THRESHOLD = 0.6
 SMALLEST_PROPOSAL_PX = 8.0
 PRE_NMS = 1000
+NEUTRAL_COUNT = 2.0
+"""The neutral embedding, zero, counts as many objects in an image's mean embedding."""
 LARGE_PX = 160.0
 """Boxes with a larger mean side, in network pixels, are handled at half size."""
 
@@ -124,6 +126,7 @@ class TinyModel:
             wanted = np.sort(np.argsort(-detections.scores, kind='stable')[
                 :self.config.max_masks])
             embeddings, logits, quality = self._describe(passes, boxes, wanted)
+        embeddings = set_apart(embeddings, self._network.config.embedding_scale)
         grow = np.tile(boxes[wanted, 2:] - boxes[wanted, :2], 2) * self._network.mask_head.margin
         windows = (boxes[wanted].numpy() + grow * (-1, -1, 1, 1)) / factors
         return _with_masks(detections.with_fields(embeddings=embeddings), wanted, logits,
@@ -203,6 +206,34 @@ class _Passes:
                 image = F.pad(image, (0, -width % 32, 0, -height % 32), value=float(PAD))
             self._made[half] = self._features(image)
         return self._made[half]
+
+
+def set_apart(embeddings: NDArray[np.float32], length: float) -> NDArray[np.float32]:
+    """
+    Subtract what the objects of one image have in common.
+
+    Persons in one street share light, blur and being persons; none of it tells them apart, yet it
+    fills half of a cosine. The mean of the image's embeddings holds it. It is shrunk towards zero
+    where there are few objects, so that one alone keeps its direction.
+
+    Parameters
+    ----------
+    embeddings : ndarray
+        ``(N, D)``.
+    length : float
+        Norm of the result.
+
+    Returns
+    -------
+    ndarray
+        ``(N, D)`` float32.
+
+    """
+    if not len(embeddings):
+        return embeddings
+    apart = embeddings - embeddings.sum(0) / (len(embeddings) + NEUTRAL_COUNT)
+    norms = np.linalg.norm(apart, axis=1, keepdims=True)
+    return np.asarray(apart * (length / np.maximum(norms, 1e-6)), np.float32)
 
 
 def fit_image(image: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:

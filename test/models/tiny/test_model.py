@@ -3,7 +3,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from masa_ros.models import build_model, ModelConfig
-from masa_ros.models.tiny.model import fit_image, INPUT_PIXELS, PAD, paste_mask, TinyModel
+from masa_ros.models.tiny.model import (
+    fit_image,
+    INPUT_PIXELS,
+    PAD,
+    paste_mask,
+    set_apart,
+    TinyModel,
+)
 from masa_ros.models.tiny.network import TinyConfig, TinyNetwork
 from masa_ros.models.tiny.weights import load_network, save_weights
 from masa_ros.structures.instances import Flag, Instances
@@ -141,3 +148,17 @@ def test_files_that_are_not_weights_are_refused(tmp_path: Path) -> None:
     torch.save({'config': {}, 'average': {'x': torch.zeros(1)}}, tmp_path / 'names.pt')
     with pytest.raises(ValueError, match='does not fit'):
         load_network(tmp_path / 'names.pt')
+
+
+def test_what_objects_share_is_removed() -> None:
+    # Two objects with a common part along x: the mean, over 2 + 2, is (1, 0, 0).
+    apart = set_apart(np.array([[2, 1, 0], [2, -1, 0]], np.float32), 3.0)
+    expected = np.array([[1, 1, 0], [1, -1, 0]]) * 3 / np.sqrt(2)
+    np.testing.assert_allclose(apart, expected, rtol=1e-6)
+
+
+def test_an_object_alone_keeps_its_direction() -> None:
+    apart = set_apart(np.array([[3, 4]], np.float32), 1.0)
+    np.testing.assert_allclose(apart, [[0.6, 0.8]], rtol=1e-6)
+    assert set_apart(np.zeros((0, 4), np.float32), 1.0).shape == (0, 4)
+    assert np.isfinite(set_apart(np.zeros((2, 4), np.float32), 1.0)).all()
