@@ -825,4 +825,3 @@ def tracks_to_label_image(
     values = [label_value(track_id) for track_id in seen.track_ids.tolist()]
     return array_to_image(label_image(seen.masks, values, height_px, width_px), 'mono16', header,
                           builder)
-

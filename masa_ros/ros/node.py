@@ -77,8 +77,8 @@ class TrackerNode(LifecycleNode):
         self._num_tracks = 0
         self._image_topic = self.resolve_topic_name('~/input/image')
         self._detections_topic = self.resolve_topic_name('~/input/detections')
-        topics = [self._image_topic, self._detections_topic,
-                  *(self.resolve_topic_name(f'~/output/{name}') for name in NAMES)]
+        topics = {self._image_topic: 'subscription', self._detections_topic: 'subscription',
+                  **{self.resolve_topic_name(f'~/output/{name}'): 'publisher' for name in NAMES}}
         self._settings = NodeParameters(
             self, topics, lambda: self._pipeline is not None, self._on_parameters)
         config = self._settings.node

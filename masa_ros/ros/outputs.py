@@ -68,7 +68,8 @@ class Outputs:
         self._publishers = {
             name: node.create_lifecycle_publisher(
                 kind, f'~/output/{name}', QoSProfile(depth=5),
-                **publisher_options(node.resolve_topic_name(f'~/output/{name}'), report))
+                **publisher_options(
+                    node, node.resolve_topic_name(f'~/output/{name}'), report))
             for name, kind in kinds.items() if kind is not None}
 
     def publish_tracks(

@@ -168,8 +168,9 @@ class NodeParameters:
     ----------
     node : rclpy.node.Node
         Node to declare them on.
-    topics : sequence of str
-        Resolved names of the node's topics, which may have ``qos_overrides``.
+    topics : mapping
+        Resolved names of the node's topics, which may have ``qos_overrides``, to their role,
+        ``publisher`` or ``subscription``.
     is_configured : callable
         Whether the model is loaded: settings that are not dynamic are fixed then.
     on_change : callable
@@ -185,7 +186,7 @@ class NodeParameters:
     def __init__(
         self,
         node: Any,
-        topics: Sequence[str],
+        topics: Mapping[str, str],
         is_configured: Callable[[], bool],
         on_change: Callable[[NodeConfig, PipelineConfig], None],
     ) -> None:
@@ -203,24 +204,16 @@ class NodeParameters:
         node.add_on_set_parameters_callback(self._on_set)
 
     def _check_names(
-        self, node: Any, overrides: Mapping[str, Any], topics: Sequence[str],
+        self, node: Any, overrides: Mapping[str, Any], topics: Mapping[str, str],
     ) -> None:
         """Refuse given names that nothing reads; rclpy itself ignores them silently."""
-        problems = []
-        for name in overrides:
-            if name in self._described or node.has_parameter(name):
-                continue
-            if name.startswith('qos_overrides.'):
-                known = [f'qos_overrides.{topic}' for topic in topics]
-                if any(name.startswith(f'{entry}.') for entry in known):
-                    continue
-                problems.append(
-                    f'{name!r} overrides the QoS of a topic that this node does not have; its '
-                    f'topics are {", ".join(topics)}')
-                continue
-            if name in _RCLPY_NAMES:
-                continue
-            problems.append(unknown_name_error(name, self._described))
+        qos = {f'qos_overrides.{topic}.{role}.{policy}'
+               for topic, role in topics.items() for policy in _QOS_POLICIES}
+        problems = [
+            unknown_name_error(name, qos if name.startswith('qos_overrides.') else self._described)
+            for name in overrides
+            if name not in self._described and name not in qos and name not in _RCLPY_NAMES
+            and not node.has_parameter(name)]
         if problems:
             raise ValueError('; '.join(problems))
 
@@ -248,6 +241,9 @@ class NodeParameters:
 
 TABLE_START = '<!-- parameters -->\n'
 TABLE_END = '<!-- end -->'
+
+_QOS_POLICIES = ('history', 'depth', 'reliability', 'durability', 'lifespan', 'deadline',
+                 'liveliness', 'liveliness_lease_duration', 'avoid_ros_namespace_conventions')
 
 # Parameters that rclpy declares by itself in some distributions, later than ours or not at all.
 _RCLPY_NAMES = {'use_sim_time', 'start_type_description_service'}

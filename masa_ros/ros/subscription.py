@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from rclpy.clock import Clock, ClockType  # type: ignore[attr-defined]
@@ -63,9 +63,11 @@ class MatchedSubscription:
         self._depth = depth
         self._report = report
         self._lost = lost
-        override = f'qos_overrides.{topic}.subscription.reliability'
-        self._overridden = override in getattr(node, '_parameter_overrides', {})
-        self._automatic = reliability == 'auto' and not self._overridden
+        # Only policies that the user gave are declared: once declared they would fix what
+        # follows the publishers or a parameter.
+        self._overridden = overridden_policies(node, topic, 'subscription')
+        self._automatic = (reliability == 'auto'
+                           and QoSPolicyKind.RELIABILITY not in self._overridden)
         self._offered: ReliabilityPolicy | None = None
         self._rematch: Any = None
         wanted = ReliabilityPolicy.RELIABLE
@@ -108,16 +110,12 @@ class MatchedSubscription:
     def _subscribe(self, reliability: ReliabilityPolicy) -> Any:
         profile = QoSProfile(
             history=HistoryPolicy.KEEP_LAST, depth=self._depth, reliability=reliability)
-        kinds = [QoSPolicyKind.HISTORY, QoSPolicyKind.DEPTH]
-        if self._overridden:
-            # Declared only then: once declared it would fix what we choose.
-            kinds.append(QoSPolicyKind.RELIABILITY)
         return self._node.create_subscription(
             self._kind, self.topic, self._callback, profile,
             event_callbacks=SubscriptionEventCallbacks(
                 incompatible_qos=self._incompatible,
                 message_lost=lambda event: self._lost(event.total_count_change)),
-            qos_overriding_options=QoSOverridingOptions(kinds))
+            qos_overriding_options=QoSOverridingOptions(self._overridden))
 
     def _publishers(self) -> list[Any]:
         infos = self._node.get_publishers_info_by_topic(self.topic)
@@ -152,12 +150,19 @@ class MatchedSubscription:
             f'or qos_overrides.{self.topic}.subscription.*')
 
 
+def overridden_policies(node: Any, topic: str, role: str) -> list[QoSPolicyKind]:
+    """Policies of a ``publisher`` or ``subscription`` that the user set by ``qos_overrides``."""
+    given = getattr(node, '_parameter_overrides', {})
+    return [kind for kind in QoSPolicyKind
+            if f'qos_overrides.{topic}.{role}.{kind.name.lower()}' in given]
+
+
 def publisher_options(
-    topic: str, report: Callable[[str], None], kinds: Sequence[QoSPolicyKind] | None = None,
+    node: Any, topic: str, report: Callable[[str], None],
 ) -> dict[str, Any]:
     """Return keyword arguments of ``create_publisher``: overridable QoS, mismatches reported."""
-    if kinds is None:
-        kinds = [QoSPolicyKind.HISTORY, QoSPolicyKind.DEPTH, QoSPolicyKind.RELIABILITY]
+    kinds = {QoSPolicyKind.HISTORY, QoSPolicyKind.DEPTH, QoSPolicyKind.RELIABILITY,
+             *overridden_policies(node, topic, 'publisher')}
 
     def incompatible(event: Any) -> None:
         policy = getattr(event, 'last_policy_kind', None)
@@ -166,7 +171,7 @@ def publisher_options(
                f'qos_overrides.{topic}.publisher.*')
 
     return {'event_callbacks': PublisherEventCallbacks(incompatible_qos=incompatible),
-            'qos_overriding_options': QoSOverridingOptions(kinds)}
+            'qos_overriding_options': QoSOverridingOptions(sorted(kinds))}
 
 
 def _policy_name(kind: Any) -> str:

@@ -21,7 +21,7 @@ from masa_ros.structures.settings import flatten
 import pytest
 import yaml
 
-TOPICS = ['/camera/image', '/tracker/output/tracks']
+TOPICS = {'/camera/image': 'subscription', '/tracker/output/tracks': 'publisher'}
 
 
 # --- the dataclasses, the file and the document ---------------------------------------------
@@ -168,7 +168,9 @@ class TestOnANode:
         ({'queue_size': 'many'}, 'a whole number from 1 to 10000'),
         ({'compressed': 'yes'}, 'true or false'),
         ({'policy': 'newest'}, 'expected one of'),
-        ({'qos_overrides./camera/imag.subscription.depth': 3}, '/camera/image'),
+        ({'qos_overrides./camera/imag.subscription.depth': 3}, '/camera/image.subscription.depth'),
+        ({'qos_overrides./camera/image.subscription.dept': 3}, '/camera/image.subscription.depth'),
+        ({'qos_overrides./camera/image.publisher.depth': 3}, '/camera/image.subscription.depth'),
     ])
     def test_what_is_wrong_at_start_is_an_error(
         self, overrides: dict[str, Any], text: str,
