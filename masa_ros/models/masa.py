@@ -9,6 +9,7 @@ from typing import Any
 
 from masa_ros.models import build_model, ModelConfig, weights
 from masa_ros.models.checkpoint import holds_sam, load_network
+from masa_ros.models.cpu import speed_up_linears
 from masa_ros.models.masa_network import Encoded, MasaNetwork, ProposalRule
 from masa_ros.models.model import Model, WeightsInfo
 from masa_ros.models.preprocess import equal_sizes, prepare, Prepared
@@ -298,6 +299,8 @@ def place(network: MasaNetwork, device: torch.device, dtype: torch.dtype) -> Mas
         else:
             child.to(dtype)
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if device.type == 'cpu':
+        speed_up_linears(network)
     return network
 
 

@@ -11,16 +11,19 @@ Convention: offsets are ``(dy, dx)`` pairs, kernel positions row-major, as in to
 
 from __future__ import annotations
 
+from masa_ros.models.cpu import linear
 import torch
 from torch import nn, Tensor
 from torch.nn import functional
 from torchvision.ops import deform_conv2d
 
 _TAPS = 9
-# Positions per matrix product and thread: 512 x 9 x 256 float32 columns are 4.5 MiB, near a core's
-# share of the last-level cache. 128 to 1024 are within 15 % of each other, 4096 costs half as much
-# again. Threads share a tile, because each tile makes them wait for each other.
-_TILE = 512
+# Positions per matrix product and thread: 1024 x 9 x 256 float32 columns are 9 MiB, which stays in
+# the last-level cache; 512 and 2048 are as good, 4096 costs half as much again. Threads share a
+# tile, because each tile makes them wait for each other.
+_TILE = 1024
+# Tiles are multiples of this; see `linear`.
+_STEP = 16
 
 
 class ModulatedDeformConv2d(nn.Module):
@@ -141,7 +144,7 @@ def deformable_convolution(
         return gathered
     # torchvision computes positions in the type of the input; half precision would round them to
     # a quarter pixel at column 256, and it has no bfloat16.
-    precise = torch.float64 if x.dtype == torch.float64 else torch.float32
+    precise = torch.promote_types(x.dtype, torch.float32)
     result: Tensor = deform_conv2d(
         x.to(precise), offset.to(precise), weight.to(precise), None, (stride, stride), (1, 1),
         (1, 1), mask.to(precise))
@@ -165,19 +168,24 @@ def gather_convolution(
     outputs, positions = weight.shape[0], offset.shape[2] * offset.shape[3]
     # One pixel's channels must lie together; free where the memory is channels-last already.
     rows = x.permute(0, 2, 3, 1).contiguous().view(batch, height * width, channels)
-    kernel = weight.permute(2, 3, 1, 0).reshape(_TAPS * channels, outputs).contiguous()
-    result = x.new_empty(batch, positions, outputs)
+    precise = torch.promote_types(x.dtype, torch.float32)
+    kernel = weight.permute(0, 2, 3, 1).reshape(outputs, _TAPS * channels)
+    padded = -(-positions // _STEP) * _STEP
+    result = x.new_empty(batch, padded, outputs)
     for sample in range(batch):
         corners, shares = _bilinear_corners(
-            offset[sample].float(), mask[sample].float(), height, width, stride)
-        shares = shares.to(x.dtype)
-        for start in range(0, positions, tile):
+            offset[sample].to(precise), mask[sample].to(precise), height, width, stride)
+        # The positions that are too many read the first pixel with weight 0.
+        corners = functional.pad(corners, (0, 0, 0, 0, 0, padded - positions))
+        shares = functional.pad(shares, (0, 0, 0, 0, 0, padded - positions)).to(x.dtype)
+        for start in range(0, padded, tile):
             block = slice(start, start + tile)
             columns = functional.embedding_bag(
                 corners[block].reshape(-1, 4), rows[sample],
                 per_sample_weights=shares[block].reshape(-1, 4), mode='sum')
-            torch.mm(columns.view(-1, _TAPS * channels), kernel, out=result[sample, block])
-    return result.view(batch, *offset.shape[2:], outputs).permute(0, 3, 1, 2)
+            result[sample, block] = linear(columns.view(-1, _TAPS * channels), kernel)
+    image = result[:, :positions].view(batch, *offset.shape[2:], outputs)
+    return image.permute(0, 3, 1, 2)
 
 
 def _bilinear_corners(
