@@ -68,9 +68,10 @@ def test_arguments_of_the_tracker_name_real_parameters(root: Path) -> None:
 
 
 def test_only_given_arguments_reach_the_node(root: Path) -> None:
+    module = load(root, 'tracker.launch.py')
+    # Only now is it known that ROS's launch is here and not just our folder of that name.
     from launch.launch_context import LaunchContext
     from launch_ros.utilities import evaluate_parameters
-    module = load(root, 'tracker.launch.py')
     node = started(module)[0]
     assert not node._Node__parameters
     node = started(module, model='sam_vit_b', compressed='true', params_file='/my.yaml')[0]
