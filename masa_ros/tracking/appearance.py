@@ -47,18 +47,20 @@ class AppearanceScale:
         self.same = _Moments(PRIOR_SAME, PRIOR_SPREAD ** 2)
         self.other = _Moments(PRIOR_OTHER, PRIOR_SPREAD ** 2)
 
-    def evidence(self, cosines: NDArray[np.float32]) -> NDArray[np.float32]:
+    def evidence(
+        self, cosines: NDArray[np.float32], out: NDArray[np.float32] | None = None,
+    ) -> NDArray[np.float32]:
         """
-        Turn ``(N, M)`` cosines, in place, into log-likelihood ratios of "the same object".
+        Turn ``(N, M)`` cosines into log-likelihood ratios of "the same object".
 
         Two normal laws of equal spread, which makes it a straight line: 0 halfway between the
         means, steeper the better they are apart, cut at a limit.
         """
         spread = max((self.same.variance + self.other.variance) / 2, LEAST_SPREAD ** 2)
-        gap = max(self.same.mean - self.other.mean, 0.0)
-        cosines -= np.float32((self.same.mean + self.other.mean) / 2)
-        cosines *= np.float32(gap / spread)
-        return np.asarray(np.clip(cosines, -LIMIT, LIMIT, out=cosines))
+        slope = max(self.same.mean - self.other.mean, 0.0) / spread
+        evidence = np.multiply(cosines, np.float32(slope), out=out)
+        evidence -= np.float32(slope * (self.same.mean + self.other.mean) / 2)
+        return np.asarray(np.clip(evidence, -LIMIT, LIMIT, out=evidence))
 
     def observe(self, cosines: NDArray[np.float32]) -> None:
         """
@@ -74,17 +76,14 @@ class AppearanceScale:
         count = len(cosines)
         if not count:
             return
-        same = np.diagonal(cosines).astype(np.float64)
-        self.same.add(float(same.mean()), float(same.var()), count)
+        same = cosines.diagonal().astype(np.float64)
+        self.same.add(*_mean_and_variance(float(same.sum()), float(same @ same), count), count)
         pairs = count * (count - 1)
-        if not pairs:
-            return
-        total = float(cosines.sum(dtype=np.float64) - same.sum())
-        squares = float(np.einsum('ij,ij->', cosines, cosines, dtype=np.float64)
-                        - (same ** 2).sum())
-        mean = total / pairs
-        # K objects give K**2 pairs but no more than K of them are independent.
-        self.other.add(mean, max(squares / pairs - mean ** 2, 0.0), count)
+        if pairs:
+            flat = cosines.ravel().astype(np.float64)
+            total, squares = float(flat.sum() - same.sum()), float(flat @ flat - same @ same)
+            # K objects give K**2 pairs but no more than K of them are independent.
+            self.other.add(*_mean_and_variance(total, squares, pairs), count)
 
     def values(self) -> NDArray[np.float64]:
         """``(6,)`` what was learned, for saving."""
@@ -96,3 +95,8 @@ class AppearanceScale:
         numbers = [float(value) for value in values]
         self.same = _Moments(*numbers[:3])
         self.other = _Moments(*numbers[3:])
+
+
+def _mean_and_variance(total: float, squares: float, count: int) -> tuple[float, float]:
+    mean = total / count
+    return mean, max(squares / count - mean ** 2, 0.0)

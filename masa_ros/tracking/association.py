@@ -19,6 +19,11 @@ SUPPRESSED = -2
 Floats = NDArray[np.float32]
 
 
+def rows_where(flags: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Numbers of the rows whose flag is true; a quick `numpy.flatnonzero` for one axis."""
+    return flags.nonzero()[0]
+
+
 def check_embeddings(detection_embeddings: Floats, track_embeddings: Floats) -> None:
     """
     Check that detections and memory can be compared.
@@ -350,7 +355,7 @@ def greedy_assignment(
     allowed = np.ones(rows, bool) if eligible is None else eligible
     threshold = float(np.float32(threshold))  # Compared in single precision, as the reference.
     # A row's best can only fall when tracks are taken, so rows below the threshold are settled.
-    open_rows = np.flatnonzero(values > threshold)
+    open_rows = rows_where(values > threshold)
     for row, column, value, may_match in zip(
             open_rows.tolist(), best[open_rows].tolist(), values[open_rows].tolist(),
             allowed[open_rows].tolist(), strict=True):
@@ -392,7 +397,8 @@ def optimal_assignment(similarity: Floats, threshold: float) -> NDArray[np.int64
     """
     num_rows, num_columns = similarity.shape
     matches = np.full(num_rows, UNMATCHED, np.int64)
-    rows, columns = np.divmod(np.flatnonzero(similarity > threshold), max(num_columns, 1))
+    rows, columns = np.divmod(
+        rows_where((similarity > threshold).ravel()), max(num_columns, 1))
     row_uses = np.bincount(rows, minlength=num_rows)
     column_uses = np.bincount(columns, minlength=num_columns)
     alone = (row_uses[rows] == 1) & (column_uses[columns] == 1)
@@ -400,14 +406,23 @@ def optimal_assignment(similarity: Floats, threshold: float) -> NDArray[np.int64
     if alone.all():
         return matches
     rows, columns = rows[~alone], columns[~alone]
-    left_rows, row_at = np.unique(rows, return_inverse=True)
-    left_columns, column_at = np.unique(columns, return_inverse=True)
+    left_rows, row_at = _compact(rows, num_rows)
+    left_columns, column_at = _compact(columns, num_columns)
     gains = np.zeros((len(left_rows), len(left_columns)))
     gains[row_at, column_at] = similarity[rows, columns].astype(np.float64) - threshold
     chosen_rows, chosen_columns = linear_sum_assignment(gains, maximize=True)
     real = gains[chosen_rows, chosen_columns] > 0
     matches[left_rows[chosen_rows[real]]] = left_columns[chosen_columns[real]]
     return matches
+
+
+def _compact(
+    values: NDArray[np.int64], size: int,
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Different values in order, and where each value is among them; all are below `size`."""
+    used = np.zeros(size, bool)
+    used[values] = True
+    return rows_where(used), (np.cumsum(used) - 1)[values]
 
 
 def runners_up(

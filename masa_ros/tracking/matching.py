@@ -12,6 +12,7 @@ from masa_ros.tracking.association import (
     distance_gate,
     greedy_assignment,
     optimal_assignment,
+    rows_where,
     runners_up,
     UNMATCHED,
 )
@@ -141,7 +142,7 @@ class Matches:
     @property
     def matched(self) -> NDArray[np.int64]:
         """Candidates that continue a track."""
-        return np.flatnonzero(self.columns >= 0)
+        return rows_where(self.columns >= 0)
 
 
 class Matcher:
@@ -173,19 +174,17 @@ class Matcher:
                                    moment.image_size, self._work)
         evidence += np.where(moment.missed, np.float32(RETURN), np.float32(0))
         _charge_class_changes(evidence, config, candidates.class_ids, memory['class_ids'])
-        rows = np.flatnonzero(candidates.described)
-        tracks = np.flatnonzero(memory['has_embedding'])
+        rows = rows_where(candidates.described)
+        tracks = rows_where(memory['has_embedding'])
         cosines = self._cosines(config, candidates, memory, rows, tracks)
-        looks = self._work.table('looks', *cosines.shape)
-        looks[:] = cosines
-        self.appearance.evidence(looks)
+        looks = self.appearance.evidence(cosines, self._work.table('looks', *cosines.shape))
         if looks.shape == evidence.shape:
             evidence += looks
         else:
             evidence[np.ix_(rows, tracks)] += looks
         columns = _assign(config, evidence, candidates.strong, _logit(config.match_threshold))
         matches = Matches.empty(len(candidates))
-        found = np.flatnonzero(columns >= 0)
+        found = rows_where(columns >= 0)
         matches.columns[:] = columns
         matches.add(found, columns[found], *_probabilities(evidence, found, columns[found]))
         self._learn(columns, rows, tracks, cosines)
@@ -208,7 +207,7 @@ class Matcher:
         """Show matches among the described rows and tracks to the appearance scale."""
         at = np.searchsorted(tracks, columns[rows])
         at = np.minimum(at, len(tracks) - 1)
-        used = np.flatnonzero(tracks[at] == columns[rows]) if len(tracks) else rows[:0]
+        used = rows_where(tracks[at] == columns[rows]) if len(tracks) else rows[:0]
         used = used[::-(-len(used) // MOST_LESSONS) or 1]
         self.appearance.observe(cosines[np.ix_(used, at[used])])
 
@@ -265,11 +264,11 @@ def _match_weak(
     matches: Matches,
 ) -> None:
     """Give weak detections to free tracks that were seen a moment ago, by motion alone."""
-    weak = np.flatnonzero((matches.columns == UNMATCHED) & ~candidates.strong
+    weak = rows_where((matches.columns == UNMATCHED) & ~candidates.strong
                           & (candidates.scores > np.float32(config.low_score)))
     free = (moment.gaps_s <= config.coast_seconds) | ~moment.missed
     free[matches.columns[matches.matched]] = False
-    tracks = np.flatnonzero(free)
+    tracks = rows_where(free)
     if not len(weak) or not len(tracks):
         return
     evidence = motion_evidence(candidates.boxes[weak], moment.predicted.select(tracks),
@@ -279,7 +278,7 @@ def _match_weak(
     predicted = boxes_of(moment.predicted.mean[tracks])
     evidence[pairwise_iou(candidates.boxes[weak], predicted) < WEAK_IOU] = -np.inf
     columns = optimal_assignment(evidence, _logit(config.match_threshold))
-    found = np.flatnonzero(columns >= 0)
+    found = rows_where(columns >= 0)
     matches.add(weak[found], tracks[columns[found]],
                 *_probabilities(evidence, found, columns[found]), by_motion=True)
 

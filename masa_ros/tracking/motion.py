@@ -109,11 +109,11 @@ def predict(motion: Motion, gaps_s: Doubles, uncertainty: float = 1.0) -> Motion
     drift, turn = (DRIFT * uncertainty) ** 2, (TURN * uncertainty) ** 2
     place, mixed, speed = motion.variance.T
     # White acceleration noise: its exact integral without damping, an upper bound with it.
-    variance = np.stack([
-        place + 2 * reach * mixed + reach ** 2 * speed + drift * gaps_s + turn * gaps_s ** 3 / 3,
-        decay * (mixed + reach * speed) + turn * gaps_s ** 2 / 2,
-        decay ** 2 * speed + turn * gaps_s,
-    ], axis=1)
+    variance = np.empty_like(motion.variance)
+    variance[:, 0] = (place + 2 * reach * mixed + reach ** 2 * speed + drift * gaps_s
+                      + turn * gaps_s ** 3 / 3)
+    variance[:, 1] = decay * (mixed + reach * speed) + turn * gaps_s ** 2 / 2
+    variance[:, 2] = decay ** 2 * speed + turn * gaps_s
     return Motion(motion.mean + reach[:, None] * motion.velocity,
                   decay[:, None] * motion.velocity, variance)
 
@@ -124,8 +124,10 @@ def correct(predicted: Motion, boxes: NDArray[np.float32]) -> Motion:
     total = place + JITTER ** 2
     gain, velocity_gain = place / total, mixed / total
     surprise = measurements(boxes) - predicted.mean
-    variance = np.stack([place * (1 - gain), mixed * (1 - gain), speed - velocity_gain * mixed],
-                        axis=1)
+    variance = np.empty_like(predicted.variance)
+    variance[:, 0] = place * (1 - gain)
+    variance[:, 1] = mixed * (1 - gain)
+    variance[:, 2] = speed - velocity_gain * mixed
     return Motion(predicted.mean + gain[:, None] * surprise,
                   predicted.velocity + velocity_gain[:, None] * surprise, variance)
 
@@ -167,7 +169,9 @@ def motion_evidence(
     spread = np.minimum((predicted.variance[:, 0] + JITTER ** 2) * sizes, area / (2 * math.pi))
     size_spread = np.minimum(
         2 * SIZE_JITTER ** 2 + (SIZE_DRIFT * gaps_s) ** 2, SIZE_SPREAD ** 2)
-    weights = 1 / (FREEDOM * np.stack([spread, spread, size_spread, size_spread], axis=1))
+    weights = np.empty_like(predicted.mean)
+    weights[:, :2] = (1 / (FREEDOM * spread))[:, None]
+    weights[:, 2:] = (1 / (FREEDOM * size_spread))[:, None]
     work = workspace or Workspace()
     evidence: NDArray[np.float32] = work.table('evidence', len(boxes), len(predicted.mean))
     # The log of 1 + residual / freedom, residuals being squares in units of their variance.
@@ -178,4 +182,3 @@ def motion_evidence(
     evidence += (_PEAK + math.log(area * 2 * math.pi * SIZE_SPREAD ** 2)
                  - np.log(spread * size_spread)).astype(np.float32)
     return evidence
-

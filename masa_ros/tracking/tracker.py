@@ -7,7 +7,13 @@ from typing import Any
 
 from masa_ros.structures.boxes import pairwise_iou
 from masa_ros.structures.instances import Flag, Instances, TrackedInstances, TrackState
-from masa_ros.tracking.association import check_embeddings, free_of_earlier, unique_rows, UNMATCHED
+from masa_ros.tracking.association import (
+    check_embeddings,
+    free_of_earlier,
+    rows_where,
+    unique_rows,
+    UNMATCHED,
+)
 from masa_ros.tracking.config import TrackerConfig
 from masa_ros.tracking.identity import UuidSource
 from masa_ros.tracking.matching import Candidates, Matcher, Matches, Moment
@@ -58,7 +64,7 @@ class Tracker:
 
     @property
     def num_tracks(self) -> int:
-        """Number of tracks in memory: seen, coasting and lost ones."""
+        """Return the number of tracks in memory: seen, coasting and lost ones."""
         return len(self._memory)
 
     def reset(self) -> None:
@@ -161,7 +167,7 @@ class Tracker:
         values = np.column_stack([instances.boxes, instances.scores])
         finite = np.asarray(np.isfinite(values).all(axis=1))
         if not finite.all():
-            row = int(np.flatnonzero(~finite)[0])
+            row = int(rows_where(~finite)[0])
             raise ValueError(
                 f'object {row} has box {instances.boxes[row].tolist()} and score '
                 f'{instances.scores[row]}, expected finite numbers; leave such rows out '
@@ -190,7 +196,9 @@ class Tracker:
         config = self._config
         match, start = config.match_score, config.new_track_score
         own = config.new_proposal_score
-        proposed = (flags & np.uint8(Flag.FROM_PROPOSAL) != 0) & (own > 0)
+        proposed = flags & np.uint8(Flag.FROM_PROPOSAL) != 0
+        if not own or not proposed.any():
+            return scores > np.float32(match), scores > np.float32(start)
         strong = scores > np.where(proposed, min(own, match), match).astype(np.float32)
         starts = scores > np.where(proposed, own, start).astype(np.float32)
         return strong, starts
@@ -297,7 +305,7 @@ class Tracker:
     def _newcomers(self, candidates: Candidates, matches: Matches) -> NDArray[np.int64]:
         """Unmatched detections that start a track."""
         config, matched = self._config, matches.matched
-        new = np.flatnonzero((matches.columns == UNMATCHED) & candidates.starts)
+        new = rows_where((matches.columns == UNMATCHED) & candidates.starts)
         if len(new) and config.new_track_iou < 1:
             new = new[self._stands_alone(candidates, matches, new)]
         return new[:max(config.max_tracks - len(matched), 0)] if config.max_tracks else new
@@ -329,7 +337,7 @@ class Tracker:
     def _keep_distractors(self, candidates: Candidates, matches: Matches) -> None:
         if not self._config.distractor_frames or not candidates.described.any():
             return
-        rows = np.flatnonzero(
+        rows = rows_where(
             (matches.columns == UNMATCHED) & candidates.described
             & free_of_earlier(candidates.boxes, self._config.low_duplicate_iou))
         self._distractors.push(candidates.embeddings[rows], candidates.class_ids[rows],
@@ -341,7 +349,7 @@ class Tracker:
         """Turn unseen tracks into coasting or lost ones; tell whose state has changed."""
         memory = self._memory
         changed = np.zeros(len(memory), bool)
-        unseen = np.flatnonzero((memory['last_seen_ns'] < stamp_ns)
+        unseen = rows_where((memory['last_seen_ns'] < stamp_ns)
                                 & (memory['states'] != TrackState.TENTATIVE))
         if not len(unseen):
             return changed
@@ -390,7 +398,7 @@ class Tracker:
         if gone.any():
             if self._config.report_unseen:
                 self._removed.append(unseen_rows(
-                    self._memory, np.flatnonzero(gone), state=TrackState.REMOVED))
+                    self._memory, rows_where(gone), state=TrackState.REMOVED))
             self._memory.keep(~gone)
 
     # Output.
@@ -414,12 +422,12 @@ class Tracker:
             return []
         states = self._memory['states']
         unseen = []
-        coasting = np.flatnonzero(states == TrackState.COASTING)
+        coasting = rows_where(states == TrackState.COASTING)
         if len(coasting):
             gaps_s = (stamp_ns - self._memory['last_seen_ns'][coasting]) * 1e-9
             boxes = boxes_of(predict(self._motion().select(coasting), gaps_s).mean)
             unseen.append(unseen_rows(self._memory, coasting, boxes=boxes))
-        lost = np.flatnonzero((states == TrackState.LOST) & changed)
+        lost = rows_where((states == TrackState.LOST) & changed)
         if len(lost):
             unseen.append(unseen_rows(self._memory, lost))
         return [*unseen, *self._removed]
@@ -514,4 +522,3 @@ def _seen_columns(
     return {'boxes': candidates.boxes[rows], 'scores': candidates.scores[rows],
             'class_ids': candidates.class_ids[rows], 'labels': labels,
             'flags': instances.flags[inputs]}
-
