@@ -66,7 +66,7 @@ def _start(context):
     loop = ['--loop'] if values['loop'].lower() in ('true', '1') else []
     player = ExecuteProcess(
         cmd=[sys.executable, '-m', 'masa_ros.ros.player', path, '--rate', values['rate'], *loop],
-        additional_env=environment(), output='screen')
+        name='player', additional_env=environment(), output='screen')
     end = RegisterEventHandler(OnProcessExit(target_action=player, on_exit=[
         TimerAction(period=SETTLE_S, actions=[Shutdown(reason='the bag is over')])]))
     return [tracker, player, end]

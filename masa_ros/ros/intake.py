@@ -115,7 +115,13 @@ class Intake:
             return
         work = Work(message, stamp_ns, now_s, self.epoch)
         if waits:
+            pushed_out = self._join.pushed_out
             self._submit(self._join.add_image(stamp_ns, work, now_s))
+            if self._join.pushed_out > pushed_out:
+                self._monitor.problem('pushed out of the queue')
+                self._complain('pushed out', f'more than {self._join.capacity} images wait for '
+                               'their detections, the oldest are left out: raise queue_size or '
+                               'lower detections.wait_s')
         else:
             # Those that waited until now are older, and go first.
             self._submit(self._join.clear())
@@ -123,9 +129,13 @@ class Intake:
 
     def add_detections(self, message: Any, now_s: float) -> None:
         """Take the detections of an image that has come or will come."""
+        stamp_ns = stamp_to_ns(message.header.stamp)
+        if self._join.is_late(stamp_ns):
+            self._monitor.problem('late detections')
+            self._complain('late detections', 'detections come after their image was left out: '
+                           f'raise detections.wait_s, now {self._config.detections.wait_s} s')
         unused = self._join.unused_detections
-        self._submit(self._join.add_detections(
-            stamp_to_ns(message.header.stamp), message, now_s))
+        self._submit(self._join.add_detections(stamp_ns, message, now_s))
         self._monitor.problem('unused detections', self._join.unused_detections - unused)
 
     def release(self, now_s: float) -> None:

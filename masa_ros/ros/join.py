@@ -76,6 +76,10 @@ class DetectionJoin(Generic[ImageT, DetectionsT]):
         self.capacity = capacity
         self.unused_detections = 0
         """Detections that found no image so far."""
+        self.pushed_out = 0
+        """Images that left because more than `capacity` waited."""
+        self._released_ns: int | None = None
+        self._joined_ns: int | None = None
         self._images: deque[_Image[ImageT]] = deque()
         self._detections: deque[tuple[int, DetectionsT]] = deque()
         self._newest_image_ns: int | None = None
@@ -89,6 +93,11 @@ class DetectionJoin(Generic[ImageT, DetectionsT]):
     def deadline_s(self) -> float | None:
         """When the oldest image has waited long enough; None while none waits."""
         return self._images[0].deadline_s if self._images else None
+
+    def is_late(self, stamp_ns: int) -> bool:
+        """Whether detections of this stamp come after their image has left without them."""
+        return (self._released_ns is not None and stamp_ns <= self._released_ns
+                and stamp_ns != self._joined_ns)
 
     def add_image(
         self, stamp_ns: int, image: ImageT, now_s: float,
@@ -119,14 +128,18 @@ class DetectionJoin(Generic[ImageT, DetectionsT]):
         released: list[Joined[ImageT, DetectionsT]] = []
         while self._images:
             head = self._images[0]
-            over = now_s >= head.deadline_s or len(self._images) > self.capacity
+            expired = now_s >= head.deadline_s
+            over = expired or len(self._images) > self.capacity
             index = self._match(head.stamp_ns, over)
-            if index is None and not over and not self._missed(head.stamp_ns):
-                break
+            if index is None and not self._missed(head.stamp_ns):
+                if not over:
+                    break
+                self.pushed_out += not expired
             self._images.popleft()
+            self._released_ns = head.stamp_ns
             detections = None
             if index is not None:
-                detections = self._detections[index][1]
+                self._joined_ns, detections = self._detections[index]
                 del self._detections[index]
             released.append(Joined(head.stamp_ns, head.image, detections))
             self._drop_outdated(head.stamp_ns)
@@ -155,6 +168,7 @@ class DetectionJoin(Generic[ImageT, DetectionsT]):
         self._detections.clear()
         self._newest_image_ns = None
         self._newest_detections_ns = None
+        self._released_ns = self._joined_ns = None
         return waiting
 
     @property

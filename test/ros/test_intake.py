@@ -144,6 +144,31 @@ def test_detections_without_image_are_counted() -> None:
     assert case.problems == {'unused detections': 1}
 
 
+def test_detections_that_come_too_late_say_which_setting_to_raise() -> None:
+    case = Case(wait_s=0.1)
+    case.images(100, waits=True)
+    case.intake.release(0.3)
+    case.boxes(100)
+    assert case.problems == {'late detections': 1}
+    assert 'raise detections.wait_s, now 0.1 s' in case.complaints[-1]
+
+
+def test_detections_sent_twice_are_not_called_late() -> None:
+    case = Case()
+    case.images(100, waits=True)
+    case.boxes(100, 100)
+    assert 'late detections' not in case.problems
+
+
+def test_more_waiting_images_than_allowed_say_which_setting_to_raise() -> None:
+    case = Case()
+    case.images(*range(100, 100 + case.config.queue_size), waits=True)
+    assert case.complaints == []
+    case.images(500, waits=True)
+    assert case.dropped == {'without detections': 1}
+    assert 'raise queue_size' in case.complaints[-1]
+
+
 def test_stopping_counts_what_waited() -> None:
     case = Case()
     case.images(100, 133, waits=True)

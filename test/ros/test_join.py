@@ -128,8 +128,9 @@ def test_more_images_than_allowed_push_the_oldest_out() -> None:
     case = Case(capacity=2)
     case.image(100)
     case.image(133)
+    assert case.join.pushed_out == 0
     assert case.image(166) == [(100, None)]
-    assert len(case.join) == 2
+    assert (len(case.join), case.join.pushed_out) == (2, 1)
 
 
 def test_detections_without_image_are_counted_and_forgotten() -> None:
