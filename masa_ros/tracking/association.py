@@ -135,33 +135,35 @@ def appearance_similarity(
     if not products.size or kind == 'product':
         return products
     if kind == 'softmax':
-        return _softmax(products, 1, out=work.table('similarity', *shape))
+        return _softmax(products, 1, work.table('similarity', *shape))
     if kind == 'cosine':
-        return _divide_by_lengths(products, detection_embeddings, track_embeddings)
-    both = _softmax(products, 1, out=work.table('similarity', *shape))
-    both += _softmax(products, 0, out=work.table('softmax', *shape))
-    both /= 2
+        return _cosines(products, detection_embeddings, track_embeddings)
+    both = _softmax(products, 1, work.table('similarity', *shape), weight=0.5)
+    both += _softmax(products, 0, work.table('softmax', *shape), weight=0.5)
     if kind == 'combined':
-        both += _divide_by_lengths(products, detection_embeddings, track_embeddings)
-        both /= 2
+        both += _cosines(products, detection_embeddings, track_embeddings)
+        both *= 0.5
     return both
 
 
-def _divide_by_lengths(products: Floats, first: Floats, second: Floats) -> Floats:
-    products /= _lengths(first)[:, None]
-    products /= _lengths(second)
+def _cosines(products: Floats, first: Floats, second: Floats) -> Floats:
+    """Turn dot products, in place, into cosines."""
+    products *= _inverse_lengths(first)[:, None]
+    products *= _inverse_lengths(second)
     return products
 
 
-def _lengths(embeddings: Floats) -> Floats:
+def _inverse_lengths(embeddings: Floats) -> Floats:
     lengths = np.sqrt(np.einsum('ij,ij->i', embeddings, embeddings))
-    return np.asarray(np.maximum(lengths, np.finfo(np.float32).tiny ** 0.5), dtype=np.float32)
+    return np.asarray(1 / np.maximum(lengths, np.finfo(np.float32).tiny ** 0.5), np.float32)
 
 
-def _softmax(logits: Floats, axis: int, out: Floats) -> Floats:
+def _softmax(logits: Floats, axis: int, out: Floats, weight: float = 1.0) -> Floats:
+    """Weight times the softmax over an axis; matrix products add faster than sums do."""
     np.subtract(logits, logits.max(axis=axis, keepdims=True), out=out)
     np.exp(out, out=out)
-    out /= out.sum(axis=axis, keepdims=True)
+    ones = np.ones(logits.shape[axis], np.float32)
+    out *= weight / ((out @ ones)[:, None] if axis else ones @ out)
     return out
 
 
@@ -293,12 +295,13 @@ def unique_rows(
     it: ``iou = 1`` is the TAO tracker's, ``low_score`` equal to the match score the BDD one's.
 
     """
-    if low_iou >= 1 and iou >= 1:
-        return np.ones(len(boxes), bool)
-    limits = np.where(scores < np.float32(low_score), np.float32(low_iou), np.float32(iou))
-    limits[limits >= 1] = np.inf  # Rounding can make the IoU of equal boxes a hair above 1.
-    _, later, overlaps = overlapping_pairs(boxes, min(low_iou, iou))
     unique = np.ones(len(boxes), bool)
+    limits = np.where(scores < np.float32(low_score), np.float32(low_iou), np.float32(iou))
+    lowest = float(limits.min(initial=1))
+    if lowest >= 1:
+        return unique
+    limits[limits >= 1] = np.inf  # Rounding can make the IoU of equal boxes a hair above 1.
+    _, later, overlaps = overlapping_pairs(boxes, lowest)
     unique[later[overlaps > limits[later]]] = False
     return unique
 
