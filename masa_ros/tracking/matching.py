@@ -265,7 +265,7 @@ def _match_weak(
 ) -> None:
     """Give weak detections to free tracks that were seen a moment ago, by motion alone."""
     weak = rows_where((matches.columns == UNMATCHED) & ~candidates.strong
-                          & (candidates.scores > np.float32(config.low_score)))
+                      & (candidates.scores > np.float32(config.low_score)))
     free = (moment.gaps_s <= config.coast_seconds) | ~moment.missed
     free[matches.columns[matches.matched]] = False
     tracks = rows_where(free)

@@ -350,7 +350,7 @@ class Tracker:
         memory = self._memory
         changed = np.zeros(len(memory), bool)
         unseen = rows_where((memory['last_seen_ns'] < stamp_ns)
-                                & (memory['states'] != TrackState.TENTATIVE))
+                            & (memory['states'] != TrackState.TENTATIVE))
         if not len(unseen):
             return changed
         gaps_s = (stamp_ns - memory['last_seen_ns'][unseen]) * 1e-9

@@ -848,6 +848,7 @@ def test_thousands_of_births_and_deaths_leave_memory_flat() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_an_hour_of_frames_leaves_the_process_flat() -> None:
     import resource
 
