@@ -24,6 +24,7 @@ from masa_ros.ros.intake import Intake, Work
 from masa_ros.ros.monitor import Monitor
 from masa_ros.ros.outputs import Detection2DArray, NAMES, Outputs, PUBLISH_ERRORS
 from masa_ros.ros.parameters import NodeConfig, NodeParameters
+from masa_ros.ros.signals import finish_undisturbed
 from masa_ros.ros.subscription import MatchedSubscription
 from masa_ros.ros.transport import prepare_transport
 from masa_ros.ros.worker import InferenceWorker
@@ -495,6 +496,7 @@ def main(args: Sequence[str] | None = None) -> int:
     except STOPPED:
         pass
     finally:
+        finish_undisturbed()
         node.close()
         executor.shutdown(timeout_sec=1.0)
         node.destroy_node()

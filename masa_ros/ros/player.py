@@ -18,6 +18,7 @@ from typing import Any
 from masa_ros.ros.bag import BagReader
 from masa_ros.ros.bag_recovery import RawMessage
 from masa_ros.ros.convert import ns_to_stamp
+from masa_ros.ros.signals import finish_undisturbed
 from masa_ros.ros.transport import prepare_transport
 import rclpy
 from rclpy.duration import Duration
@@ -152,6 +153,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f'the bag cannot be played: {error}', file=sys.stderr)
         return 2
     finally:
+        finish_undisturbed()
         rclpy.try_shutdown()
     return 0
 

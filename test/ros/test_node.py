@@ -291,6 +291,10 @@ def test_the_node_ends_cleanly_when_told_to(robot: Robot, number: int) -> None:
     robot.listen_tracks()
     for _ in range(3):
         robot.send_image()
+    assert robot.process is not None
+    robot.process.send_signal(number)
+    robot.process.send_signal(number)  # launch repeats what came from the terminal
+    robot.spin(0.1)
     assert robot.stop(number) == 0
     assert 'Traceback' not in robot.output
 
