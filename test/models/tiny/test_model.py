@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from masa_ros.models import build_model, ModelConfig
+from masa_ros.models.classical import TYPICAL
 from masa_ros.models.tiny.model import (
     fit_image,
     INPUT_PIXELS,
@@ -49,7 +50,11 @@ def test_given_boxes_come_back_untouched(network: TinyNetwork) -> None:
     np.testing.assert_array_equal(result.scores, boxes.scores)
     assert result.labels == boxes.labels
     assert result.embeddings is not None
-    assert result.embeddings.shape == (2, 8)
+    assert result.embeddings.shape == (2, 8 + len(TYPICAL))
+    # Half learned, half measured.
+    learned, measured = result.embeddings[:, :8], result.embeddings[:, 8:]
+    np.testing.assert_allclose(
+        np.linalg.norm(learned, axis=1), np.linalg.norm(measured, axis=1), rtol=1e-4)
 
 
 def test_no_boxes_are_an_ordinary_frame(network: TinyNetwork) -> None:
@@ -57,7 +62,7 @@ def test_no_boxes_are_an_ordinary_frame(network: TinyNetwork) -> None:
     result = model_with(network).run([image], [Instances()])[0]
     assert len(result) == 0
     assert result.embeddings is not None
-    assert result.embeddings.shape == (0, 8)
+    assert result.embeddings.shape == (0, 8 + len(TYPICAL))
     nothing = model_with(network, proposal_score=1.0).run([image], [None])[0]
     assert len(nothing) == 0
 
