@@ -61,7 +61,7 @@ class Timeline:
 
     @property
     def num_ids(self) -> int:
-        """Number of different ids it got."""
+        """Count the different ids it got."""
         return len({span.track_id for span in self.spans} - {-1})
 
 

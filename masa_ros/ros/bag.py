@@ -472,4 +472,3 @@ class BagWriter:
 def out_of_space(error: OSError) -> bool:
     """Whether an error means that the disk is full or a limit of space is reached."""
     return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-

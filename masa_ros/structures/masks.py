@@ -55,7 +55,7 @@ class RoiMask:
 
     @property
     def area(self) -> int:
-        """Number of foreground pixels."""
+        """Count the foreground pixels."""
         return int(np.sum(self.counts[1::2], dtype=np.int64))
 
     def decode(self) -> NDArray[np.bool_]:

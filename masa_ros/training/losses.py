@@ -287,7 +287,7 @@ def window_iou(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 def _paired_iou(first: Tensor, second: Tensor) -> Tensor:
-    """IoU of row ``i`` with row ``i``."""
+    """Return the IoU of row ``i`` with row ``i``."""
     low = torch.maximum(first[:, :2], second[:, :2])
     high = torch.minimum(first[:, 2:], second[:, 2:])
     shared = (high - low).clamp(min=0).prod(1)

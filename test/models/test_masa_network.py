@@ -52,7 +52,6 @@ class Run:
     vectors: Any
 
 
-
 @pytest.fixture(scope='module', params=[name for name in VARIANTS if name != 'sam_vitl'])
 def run(
     request: pytest.FixtureRequest, shared: Path, make_weight: Callable[..., Any],

@@ -110,7 +110,8 @@ def test_specks_and_pinholes_are_removed() -> None:
 
 def test_poor_and_double_proposals_are_dropped() -> None:
     found = Instances.from_boxes(
-        [[0, 0, 10, 10], [0, 0, 10, 9.5], [20, 20, 30, 30], [40, 0, 50, 10]],
+        [[0.0, 0.0, 10.0, 10.0], [0.0, 0.0, 10.0, 9.5], [20.0, 20.0, 30.0, 30.0],
+         [40.0, 0.0, 50.0, 10.0]],
         [0.9, 0.8, 0.7, 0.6])
     found = found.with_fields(mask_qualities=np.array([0.9, 0.9, 0.5, np.nan], np.float32))
     kept = filter_proposals(found, 50, 50, ProposalConfig(least_quality=0.88))

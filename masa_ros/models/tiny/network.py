@@ -371,7 +371,7 @@ def cell_corners(height: int, width: int, device: torch.device) -> Tensor:
 
 def pool_levels(levels: list[Tensor], rois: Tensor, size: int) -> Tensor:
     """
-    RoIAlign each box on the level that fits its size.
+    Pool each box by RoIAlign on the level that fits its size.
 
     Parameters
     ----------

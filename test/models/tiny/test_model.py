@@ -15,6 +15,7 @@ from masa_ros.models.tiny.model import (
 from masa_ros.models.tiny.network import TinyConfig, TinyNetwork
 from masa_ros.models.tiny.weights import load_network, save_weights
 from masa_ros.structures.instances import Flag, Instances
+from masa_ros.structures.settings import from_mapping
 import numpy as np
 import pytest
 import torch
@@ -27,7 +28,8 @@ def network() -> TinyNetwork:
 
 
 def model_with(network: TinyNetwork, **settings: object) -> TinyModel:
-    return TinyModel(ModelConfig(name='tiny', device='cpu', **settings), network)  # type: ignore[arg-type]
+    config = from_mapping(ModelConfig, {'name': 'tiny', 'device': 'cpu', **settings})
+    return TinyModel(config, network)
 
 
 @pytest.mark.parametrize('size', [(480, 640), (90, 1600), (1600, 90), (1, 1), (33, 7)])
