@@ -17,7 +17,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from masa_ros.cli.evaluate import baseline_tracker, Observation, observer, own_tracker
+from masa_ros.cli.observers import baseline_tracker, Observation, observer, own_tracker
 from masa_ros.detectors import DetectorConfig
 from masa_ros.evaluation.benchmark import Faults, Plan, Run, run_benchmark, TrackerSpec
 from masa_ros.evaluation.datasets.motchallenge import read_sequence
