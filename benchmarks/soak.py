@@ -60,7 +60,7 @@ def main() -> int:
         node.send_signal(signal.SIGINT)
         status = node.wait(30)
     report.update({
-        'command': ' '.join(['python', *sys.argv]), 'machine': platform.processor(),
+        'command': ' '.join(['python', *sys.argv]), 'machine': platform.platform(),
         'model': options.model, 'exit_status': status})
     text = json.dumps(report, indent=1)
     print(text)
