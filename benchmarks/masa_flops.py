@@ -1,0 +1,80 @@
+"""
+Count parameters and multiply-adds of the MASA variants for a 720p frame, without running them.
+
+Pooling, suppression, norms and activations are left out, as usual. A floating point operation
+count is twice these figures.
+
+    ./scripts/with_env python benchmarks/masa_flops.py
+
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+import json
+from typing import Any
+
+from masa_ros.models.checkpoint import published_entries
+from masa_ros.models.masa_network import MasaNetwork
+from masa_ros.models.variants import Variant, VARIANTS
+import numpy as np
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+CONSTANTS = ('num_batches_tracked', 'relative_position_index')
+
+
+def deform_conv_flop(
+    x: Sequence[int], weight: Sequence[int], offset: Sequence[int], *_: Any, out_shape: Any = None,
+    **__: Any,
+) -> int:
+    """Products of the convolution itself and of the bilinear samples."""
+    positions = x[0] * offset[2] * offset[3]
+    return 2 * positions * (weight[0] * weight[1] * 9 + 4 * 9 * x[1])
+
+
+def count(function: Callable[[], Any]) -> tuple[float, Any]:
+    """Billions of multiply-adds of a call, and its result."""
+    mapping = {torch.ops.torchvision.deform_conv2d: deform_conv_flop}
+    with FlopCounterMode(display=False, custom_mapping=mapping) as counter:
+        result = function()
+    return counter.get_total_flops() / 2e9, result
+
+
+def measure(variant: Variant, height: int, width: int) -> dict[str, float]:
+    """Count one variant's parts."""
+    with torch.device('meta'):
+        network = MasaNetwork(variant).eval()
+        scaled = variant.input_rule.scaled_size(height, width)
+        image = torch.empty(1, 3, *variant.input_rule.padded_size(*scaled))
+        regions, boxes = torch.empty(1000, 256, 7, 7), torch.empty(100, 256, 7, 7)
+    with torch.no_grad():
+        backbone, features = count(lambda: network.backbone_features(image)[0])
+        adapter, pyramid = count(lambda: network.masa_adapter(features))
+        proposals, _ = count(lambda: network.rpn_head(pyramid))
+        box_head, _ = count(lambda: network.roi_head.bbox_head(regions))
+        track_head, _ = count(lambda: network.track_head(boxes))
+    names = {name: shape for name, shape in published_entries(variant).items()
+             if not name.endswith(CONSTANTS)}
+    return {
+        'input': 'x'.join(str(side) for side in image.shape[2:]),  # type: ignore[dict-item]
+        'file_mparams': round(sum(int(np.prod(s)) for s in names.values()) / 1e6, 2),
+        'used_mparams': round(sum(w.numel() for w in network.parameters()) / 1e6, 2),
+        'backbone_gmac': round(backbone, 1), 'adapter_gmac': round(adapter, 1),
+        'rpn_gmac': round(proposals, 1), 'box_head_1000_gmac': round(box_head, 1),
+        'track_head_100_gmac': round(track_head, 1)}
+
+
+def main() -> None:
+    """Count and print."""
+    parser = argparse.ArgumentParser(description=str(__doc__).strip().split('\n')[0])
+    parser.add_argument('--height', type=int, default=720)
+    parser.add_argument('--width', type=int, default=1280)
+    arguments = parser.parse_args()
+    for name, variant in VARIANTS.items():
+        print(name, json.dumps(measure(variant, arguments.height, arguments.width)), flush=True)
+
+
+if __name__ == '__main__':
+    main()
