@@ -140,9 +140,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not given.rate > 0:
         parser.error(f'the rate is {given.rate}, expected more than 0')
     prepare_transport()
+    started = False
     try:
         with BagReader(given.bag) as bag:
             rclpy.init(args=[])
+            started = True
             player = Player(bag, given.rate)
             player.wait_for_listeners(given.wait)
             while player.play() and given.loop:
@@ -152,6 +154,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         print(f'the bag cannot be played: {error}', file=sys.stderr)
         return 2
+    except Exception:
+        # Told to stop between two calls, rclpy answers the second one with an error of its own.
+        if not started or rclpy.ok():
+            raise
     finally:
         finish_undisturbed()
         rclpy.try_shutdown()
