@@ -2,9 +2,13 @@
 Make the corpora that the shipped weights of the model tiny were trained and judged on.
 
     ./scripts/with_env python scripts/prepare_tiny_corpus.py ../shared/data runs
+    ./scripts/with_env python scripts/prepare_tiny_corpus.py ../shared/data runs --teacher \
+        runs/tiny3/latest.pt
 
-writes ``corpus_val`` (held out), ``corpus_train`` (first round: labels) and ``corpus_train2``
-(second round: labels, detectors' boxes, rendered streets). Nothing of ``sequences`` is used.
+The first writes ``corpus_val`` (held out), ``corpus_train`` (first round: labels) and
+``corpus_train2`` (second round: labels, detectors' boxes, rendered streets), the second
+``corpus_train3`` (self-training: besides, what the network of the rounds before sees in the
+training photos). Nothing of ``sequences`` is used.
 """
 
 from __future__ import annotations
@@ -14,9 +18,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from masa_ros.detectors import build_detector, DetectorConfig
+from masa_ros.models import build_model, ModelConfig
 from masa_ros.rendering.scene import SceneConfig
-from masa_ros.training.corpus import LabelledImage, write_corpus
-from masa_ros.training.labels import add_detections, read_labels, rendered_clip
+from masa_ros.structures.instances import Instances
+from masa_ros.training.corpus import Corpus, LabelledImage, write_corpus
+from masa_ros.training.labels import (
+    add_detections,
+    add_proposals,
+    read_labels,
+    rendered_clip,
+)
+from masa_ros.training.proposals import filter_proposals, ProposalConfig
 
 # Left out although they are there: dashcam and street state no licence, and one group of
 # nuScenes files mixes in frames of data sets with licences of their own.
@@ -33,7 +45,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=str(__doc__).strip().split('\n')[0])
     parser.add_argument('data', type=Path, help='folder with pool, labels, images and models')
     parser.add_argument('out', type=Path, help='folder for the corpora')
+    parser.add_argument('--teacher', default='', help='checkpoint for the self-training round')
     arguments = parser.parse_args()
+    if arguments.teacher:
+        write_corpus(arguments.out / 'corpus_train3', third_round(
+            Corpus(arguments.out / 'corpus_train2'), arguments.teacher))
+        return
     items = list(read_labels(arguments.data, SOURCES))
     held_out = held_out_names(items)
     rest = [item for item in items if item.name not in held_out]
@@ -63,6 +80,22 @@ def second_round(items: list[LabelledImage], data: Path) -> Iterator[LabelledIma
             yield item
     for seed in STREETS:
         yield from rendered_clip(seed, FRAMES_OF_A_STREET, STREET)
+
+
+def third_round(corpus: Corpus, teacher: str) -> Iterator[LabelledImage]:
+    """Add masks of the boxes and proposals that the network of the rounds before makes."""
+    model = build_model(ModelConfig(name='tiny', checkpoint=teacher, max_masks=300))
+    # Masks keep their small parts: what is left of a car behind a fence is that car as well.
+    kept = ProposalConfig(most=64, nms_threshold=0.5)
+    for number in range(len(corpus)):
+        item = corpus[number]
+        if item.identities is not None:
+            yield item
+            continue
+        proposed, prompted = model.run(
+            [item.image, item.image], [None, Instances.from_boxes(item.boxes)])
+        yield add_proposals(item, filter_proposals(proposed, *item.image.shape[:2], kept),
+                            prompted)
 
 
 if __name__ == '__main__':

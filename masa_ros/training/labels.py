@@ -190,6 +190,57 @@ def add_detections(item: LabelledImage, found: Instances) -> LabelledImage:
         class_ids=np.concatenate([item.class_ids, found.class_ids]))
 
 
+def add_proposals(
+    item: LabelledImage, proposed: Instances, prompted: Instances, least_quality: float = 0.7,
+) -> LabelledImage:
+    """
+    Add what a network sees in a photo to what is known of it: a round of self-training.
+
+    Parameters
+    ----------
+    item : LabelledImage
+        A photo and its labels, which stay.
+    proposed : Instances
+        The network's own proposals with masks; one that overlaps a known object by half, or whose
+        mask is not good enough, is dropped.
+    prompted : Instances
+        The network's masks of ``item.boxes``, in that order, for those known as a box alone.
+    least_quality : float
+        Lowest predicted IoU of a mask that is learned from.
+
+    Raises
+    ------
+    ValueError
+        If the image is a frame of a clip, where a proposal would need an identity, or
+        ``prompted`` does not belong to it.
+
+    """
+    if item.identities is not None:
+        raise ValueError(f'{item.name} is a frame of a clip, where a proposal would need an '
+                         'identity; proposals can be added to single photos')
+    if len(prompted) != len(item.boxes):
+        raise ValueError(f'{item.name} has {len(item.boxes)} boxes, but masks of '
+                         f'{len(prompted)} were given; prompt the network with its boxes')
+    masks = [_good_mask(prompted, i, least_quality) if mask is None else mask
+             for i, mask in enumerate(item.masks)]
+    new = ~(pairwise_iou(proposed.boxes, item.boxes) > 0.5).any(axis=1)
+    new &= [_good_mask(proposed, i, least_quality) is not None for i in range(len(proposed))]
+    proposed = proposed.select(new)
+    tight = [(mask.x_offset, mask.y_offset, mask.x_offset + mask.width,
+              mask.y_offset + mask.height) for mask in proposed.masks if mask is not None]
+    return replace(
+        item, boxes=np.concatenate([item.boxes, np.array(tight, np.float32).reshape(-1, 4)]),
+        masks=(*masks, *proposed.masks),
+        class_ids=np.concatenate([item.class_ids, np.full(len(tight), -1, np.int64)]))
+
+
+def _good_mask(found: Instances, row: int, least_quality: float) -> RoiMask | None:
+    """Give the mask of one instance if it has pixels and its predicted IoU is high enough."""
+    mask = found.masks[row]
+    good = mask is not None and mask.area > 0 and found.mask_qualities[row] >= least_quality
+    return mask if good else None
+
+
 def rendered_clip(
     seed: int, num_frames: int, config: SceneConfig, least_visible: float = 0.2,
 ) -> Iterator[LabelledImage]:

@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 from masa_ros.rendering.scene import SceneConfig
 from masa_ros.structures.instances import Instances
+from masa_ros.structures.masks import RoiMask
 from masa_ros.training.labels import (
     add_detections,
+    add_proposals,
     polygons,
     relative_boxes,
     rendered_clip,
@@ -73,6 +77,33 @@ def test_a_detection_of_a_labelled_object_is_not_added_again() -> None:
     np.testing.assert_array_equal(more.class_ids, [7, 1])
     assert more.masks[1] is None
     assert len(add_detections(item, Instances()).boxes) == 1
+
+
+def test_a_network_adds_masks_to_boxes_and_regions_that_nobody_drew() -> None:
+    known = replace(
+        polygons('a', 'b', PHOTO, '7 0.1 0.1 0.5 0.1 0.5 0.5 0.1 0.5'),
+        boxes=np.array([[6, 4, 30, 20], [40, 0, 50, 10]], np.float32), class_ids=np.array([7, 3]))
+    drawn = known.masks[0]
+    known = replace(known, masks=(drawn, None))
+    square = RoiMask(40, 0, 10, 10, np.array([0, 100], np.uint32))
+    # The first is known already, the second new, the third new but of a poor mask.
+    proposed = Instances.from_boxes(
+        [[6, 4, 30, 20], [30, 20, 52, 38], [0, 30, 8, 38]]).with_fields(
+            masks=(square, RoiMask(32, 22, 10, 10, np.array([0, 100], np.uint32)), square),
+            mask_qualities=np.array([0.9, 0.9, 0.5], np.float32))
+    prompted = Instances.from_boxes(known.boxes).with_fields(
+        masks=(square, square), mask_qualities=np.array([0.9, 0.8], np.float32))
+    more = add_proposals(known, proposed, prompted)
+    # What was drawn stays, the box gets its mask, the new region the tight box of its own.
+    assert more.masks[0] is drawn
+    assert more.masks[1] is square
+    np.testing.assert_array_equal(
+        more.boxes, [[6, 4, 30, 20], [40, 0, 50, 10], [32, 22, 42, 32]])
+    np.testing.assert_array_equal(more.class_ids, [7, 3, -1])
+    poor = prompted.with_fields(mask_qualities=np.array([0.9, 0.6], np.float32))
+    assert add_proposals(known, Instances(), poor).masks[1] is None
+    with pytest.raises(ValueError, match='2 boxes, but masks of 0'):
+        add_proposals(known, proposed, Instances())
 
 
 def test_rendered_frames_share_identities() -> None:
