@@ -223,9 +223,10 @@ def add_proposals(
                          f'{len(prompted)} were given; prompt the network with its boxes')
     masks = [_good_mask(prompted, i, least_quality) if mask is None else mask
              for i, mask in enumerate(item.masks)]
-    new = ~(pairwise_iou(proposed.boxes, item.boxes) > 0.5).any(axis=1)
-    new &= [_good_mask(proposed, i, least_quality) is not None for i in range(len(proposed))]
-    proposed = proposed.select(new)
+    unknown = ~(pairwise_iou(proposed.boxes, item.boxes) > 0.5).any(axis=1)
+    proposed = proposed.select(np.array([
+        i for i in np.flatnonzero(unknown)
+        if _good_mask(proposed, int(i), least_quality) is not None], np.int64))
     tight = [(mask.x_offset, mask.y_offset, mask.x_offset + mask.width,
               mask.y_offset + mask.height) for mask in proposed.masks if mask is not None]
     return replace(
