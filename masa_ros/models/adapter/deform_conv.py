@@ -22,6 +22,8 @@ _TAPS = 9
 # the last-level cache; 512 and 2048 are as good, 4096 costs half as much again. Threads share a
 # tile, because each tile makes them wait for each other.
 _TILE = 1024
+# Columns of 32 MiB and more would come from the system anew for every tile, page by page.
+_LARGEST_TILE = 3072
 # Tiles are multiples of this; see `linear`.
 _STEP = 16
 
@@ -163,7 +165,7 @@ def gather_convolution(
     The result has channels-last memory, as the next convolution wants it. A tile of 0 positions
     takes what suits the number of threads.
     """
-    tile = tile or _TILE * torch.get_num_threads()
+    tile = tile or min(_TILE * torch.get_num_threads(), _LARGEST_TILE)
     batch, channels, height, width = x.shape
     outputs, positions = weight.shape[0], offset.shape[2] * offset.shape[3]
     # One pixel's channels must lie together; free where the memory is channels-last already.
