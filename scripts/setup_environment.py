@@ -154,7 +154,7 @@ def wanted(python: Path, extras: tuple[str, ...]) -> list[str]:
 
 
 def build_interfaces(ros: str) -> None:
-    """Build messages (and vision_msgs where it is missing) with colcon into .venv/colcon."""
+    """Build messages, and missing third-party ones, with colcon into .venv/colcon."""
     sources = [path for name in INTERFACE_SOURCES
                for path in ([ROOT / name] if (ROOT / name).is_file()
                             else sorted((ROOT / name).rglob('*')))
@@ -183,9 +183,8 @@ def build_interfaces(ros: str) -> None:
         # An unset prefix tells cmake/pip_wheels.cmake to look for the wheels.
         environment.pop('AMENT_PREFIX_PATH', None)
         environment.pop('CMAKE_PREFIX_PATH', None)
-    packages = [str(checkout)]
-    if not has_vision_msgs(environment):
-        packages.append(str(checkout / 'interfaces' / 'vision_msgs'))
+    packages = [str(checkout), *(str(checkout / 'interfaces' / name)
+                                 for name in missing_interfaces(environment))]
     # A colcon that came with ROS 2 leaves no script in .venv, so it is started by its module.
     start = 'import sys; from colcon_core.command import main; sys.exit(main())'
     run([str(venv / 'bin' / 'python'), '-c', start, '--log-base', str(folder / 'log'), 'build',
@@ -198,11 +197,12 @@ def build_interfaces(ros: str) -> None:
     write(BUILT, wanted_digest)
 
 
-def has_vision_msgs(environment: dict[str, str]) -> bool:
-    """Whether vision_msgs can be imported in the environment of the build."""
-    found = subprocess.run([str(PYTHON), '-c', 'import vision_msgs.msg'], env=environment,
-                           capture_output=True, cwd='/')
-    return found.returncode == 0
+def missing_interfaces(environment: dict[str, str]) -> list[str]:
+    """List packages of interfaces/ that the environment of the build cannot import."""
+    names = sorted(path.parent.name for path in (ROOT / 'interfaces').glob('*/package.xml'))
+    return [name for name in names
+            if subprocess.run([str(PYTHON), '-c', f'import {name}.msg'], env=environment,
+                              capture_output=True, cwd='/').returncode != 0]
 
 
 def run(command: list[str], advice: str, environment: dict[str, str] | None = None) -> None:
