@@ -69,6 +69,10 @@ class TrackerConfig:
     motion_uncertainty: float = setting(
         1.0, 'Factor on how unpredictable motion is; raise it for a violently shaking camera.',
         minimum=0.1, maximum=10.0, dynamic=True)
+    camera_motion: str = setting(
+        'none', 'registration follows the background from image to image and takes the motion of '
+        'the camera out of the prediction; for cameras that turn or shake.',
+        choices=('none', 'registration'), dynamic=True)
     max_distance_px: float = setting(
         0.0, "The reference demo's gate, not used with evidence: similarities fade where the "
         'centres are farther apart than this (growing with the gap); 0 is off. It depends on '
@@ -95,6 +99,14 @@ class TrackerConfig:
     momentum: float = setting(
         0.5, 'Weight of the new embedding in the memory of a matched track.',
         minimum=0.0, maximum=1.0, dynamic=True)
+    long_memory: int = setting(
+        0, 'Most looks (embeddings that differ from one another) kept of each track, to know it '
+        'again after a long absence (with evidence only); 0 remembers the running mean alone.',
+        minimum=0, maximum=64, dynamic=True)
+    long_memory_margin: float = setting(
+        1.0, 'With long_memory: a track that was lost is found again only if the detection is '
+        'likelier to be it than any other track by this much, in nats (1 is 2.7 times as likely).',
+        minimum=0.0, maximum=10.0, dynamic=True)
     normalize_embeddings: bool = setting(
         True, 'Bring embeddings to unit length before they are averaged; otherwise one long '
         'embedding outweighs the whole memory of its track.', dynamic=True)
@@ -108,7 +120,21 @@ class TrackerConfig:
         True, 'Tracks past their limit are removed before a frame is matched; otherwise the first '
         'frame after a pause can revive tracks of any age.', dynamic=True)
 
+    # Objects that were missed.
+    second_look_seconds: float = setting(
+        0.0, 'For this long after its last detection, a track that nothing was detected near is '
+        'looked for once more: the model segments its predicted box, and the track counts as '
+        'seen if mask quality and embedding agree. Costs the time of another object, and for '
+        "the model's own proposals another pass. 0 is off.", minimum=0.0, dynamic=True)
+    second_look_quality: float = setting(
+        0.7, 'Quality that a model must predict of its mask in such a look.',
+        minimum=0.0, maximum=1.0, dynamic=True)
+
     # Life of a track, and what is reported.
+    label_memory: float = setting(
+        0.95, 'The label of a track is voted: each detection votes for its class with its score, '
+        'and this share of a vote is left after one more sighting. 0 takes the label of the '
+        'newest detection.', minimum=0.0, maximum=0.999, dynamic=True)
     confirm_hits: int = setting(
         2, 'Frames in which an object must be seen before its track counts as tracked: a false '
         'detection rarely comes twice.', minimum=1, dynamic=True)

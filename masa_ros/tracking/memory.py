@@ -12,6 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+VOTE_SLOTS = 4
+"""Classes that a track keeps votes for."""
+
 # Name: (type, size of a row). Embeddings are kept apart, their width is known later.
 COLUMNS: dict[str, tuple[DTypeLike, tuple[int, ...]]] = {
     'ids': (np.int64, ()),
@@ -21,6 +24,9 @@ COLUMNS: dict[str, tuple[DTypeLike, tuple[int, ...]]] = {
     'scores': (np.float32, ()),
     'class_ids': (np.int64, ()),
     'labels': (np.object_, ()),
+    'vote_class_ids': (np.int64, (VOTE_SLOTS,)),
+    'vote_labels': (np.object_, (VOTE_SLOTS,)),
+    'votes': (np.float32, (VOTE_SLOTS,)),
     'flags': (np.uint8, ()),
     'hits': (np.int64, ()),
     'first_update': (np.int64, ()),
@@ -162,7 +168,8 @@ class TrackMemory:
         first = int(np.argmin(rows))  # Rows before the first removed one stay where they are.
         for array in self._arrays():
             array[first:len(chosen)] = array[chosen[first:]]
-        self._store['labels'][len(chosen):] = ''  # Let go of the strings.
+        for name in ('labels', 'vote_labels'):
+            self._store[name][len(chosen):] = ''  # Let go of the strings.
         self._size = len(chosen)
         if self.capacity > _SMALLEST and 4 * self._size < self.capacity:
             self._allocate(max(_SMALLEST, 2 * self._size))
@@ -181,7 +188,8 @@ class TrackMemory:
     def copy_columns(self) -> dict[str, NDArray[Any]]:
         """Return a copy of every column, embeddings included, without objects inside."""
         columns = {name: self[name].copy() for name in COLUMNS}
-        columns['labels'] = columns['labels'].astype(np.str_)
+        for name in ('labels', 'vote_labels'):
+            columns[name] = columns[name].astype(np.str_)
         columns['embeddings'] = self.embeddings.copy()
         return columns
 

@@ -132,6 +132,42 @@ def correct(predicted: Motion, boxes: NDArray[np.float32]) -> Motion:
                   predicted.velocity + velocity_gain[:, None] * surprise, variance)
 
 
+def moved_by_camera(motion: Motion, homography: NDArray[np.float64]) -> Motion:
+    """
+    Express filters in the pixels of an image that the camera took from elsewhere.
+
+    Parameters
+    ----------
+    motion : Motion
+        M filters in pixels of the last image.
+    homography : ndarray
+        ``(3, 3)`` from pixels of the last image to pixels of this one.
+
+    Returns
+    -------
+    Motion
+        Places moved, velocities turned and sizes scaled as the image is at that place;
+        variances, which are in object sizes, stay. A track for which the homography has no
+        place (behind the camera) stays as it is.
+
+    """
+    points = np.concatenate([motion.mean[:, :2], np.ones((len(motion.mean), 1))], axis=1)
+    x, y, depth = homography @ points.T
+    sure = depth > 1e-6 * max(abs(float(homography[2, 2])), 1e-12)
+    depth = np.where(sure, depth, 1)
+    place = np.stack([x, y], axis=1) / depth[:, None]
+    # Derivative of the projection at each place.
+    slope = (homography[None, :2, :2] - place[:, :, None] * homography[None, 2:, :2])
+    slope = slope / depth[:, None, None]
+    scale = np.sqrt(np.abs(np.linalg.det(slope)))
+    sure &= np.isfinite(place).all(axis=1) & (scale > 1e-3) & (scale < 1e3)
+    mean, velocity = motion.mean.copy(), motion.velocity.copy()
+    mean[sure, :2] = place[sure]
+    mean[sure, 2:] += np.log(scale[sure])[:, None]
+    velocity[sure, :2] = np.einsum('mij,mj->mi', slope, motion.velocity[:, :2])[sure]
+    return Motion(mean, velocity, motion.variance)
+
+
 def motion_evidence(
     boxes: NDArray[np.float32], predicted: Motion, gaps_s: Doubles, image_size: tuple[int, int],
     workspace: Workspace | None = None,

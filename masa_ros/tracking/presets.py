@@ -17,6 +17,7 @@ _REFERENCE: dict[str, Any] = {
     'age_on_empty_frames': False, 'expire_before_matching': False, 'max_tracks': 0,
     'new_proposal_score': 0.0, 'low_score': 1.0, 'new_track_iou': 1.0, 'confirm_hits': 1,
     'coast_seconds': 0.0, 'report_unseen': False, 'output_order': 'score',
+    'label_memory': 0.0,
 }
 
 _TAO = {

@@ -95,11 +95,12 @@ def report(
             part.embeddings if part.embeddings.shape[1] == embeddings.shape[1]
             else np.full((len(part), embeddings.shape[1]), np.nan, np.float32)
             for part in parts)])
-    labels = [label for part in parts for label in part.columns['labels']]
+    labels = memory['labels'][tracks].tolist()
+    labels += [label for part in parts for label in part.columns['labels']]
     uuids = joined(memory['uuids'][tracks], 'uuids')
     return TrackedInstances(
         boxes=joined(seen.boxes, 'boxes'), scores=joined(seen.scores, 'scores'),
-        class_ids=joined(seen.class_ids, 'class_ids'), labels=(*seen.labels, *labels),
+        class_ids=joined(memory['class_ids'][tracks], 'class_ids'), labels=tuple(labels),
         flags=joined(seen.flags, 'flags'), masks=(*seen.masks, *[None] * count),
         mask_qualities=padded(seen.mask_qualities), embeddings=embeddings,
         track_ids=joined(memory['ids'][tracks], 'ids'),

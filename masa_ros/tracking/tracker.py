@@ -16,6 +16,7 @@ from masa_ros.tracking.association import (
 )
 from masa_ros.tracking.config import TrackerConfig
 from masa_ros.tracking.identity import UuidSource
+from masa_ros.tracking.labels import first_votes, vote
 from masa_ros.tracking.matching import Candidates, Matcher, Matches, Moment
 from masa_ros.tracking.memory import DistractorMemory, TrackMemory
 from masa_ros.tracking.motion import boxes_of, correct, initial_motion, Motion, predict
@@ -26,7 +27,7 @@ from numpy.typing import NDArray
 
 __all__ = ['Tracker', 'TrackerConfig']
 
-STATE_VERSION = 1
+STATE_VERSION = 2
 
 
 class Tracker:
@@ -241,8 +242,11 @@ class Tracker:
         tracks, memory = matches.columns[found], self._memory
         motion = correct(moment.predicted.select(tracks), candidates.boxes[found])
         memory['hits'][tracks] += 1
+        seen = _seen_columns(instances, candidates, found)
+        vote(memory, tracks, seen.pop('class_ids'), seen.pop('labels'), seen['scores'],
+             self._config.label_memory)
         self._write(tracks, {
-            **_seen_columns(instances, candidates, found),
+            **seen,
             'states': self._seen_states(tracks, candidates.scores[found]),
             'last_frame': moment.frame_index, 'last_seen_ns': stamp_ns,
             'mean': motion.mean, 'velocity': motion.velocity, 'variance': motion.variance})
@@ -289,8 +293,9 @@ class Tracker:
             return
         motion = initial_motion(candidates.boxes[new])
         described = candidates.described[new]
+        seen = _seen_columns(instances, candidates, new)
         matches.columns[new] = self._memory.append({
-            **_seen_columns(instances, candidates, new),
+            **seen, **first_votes(seen['class_ids'], seen['labels'], seen['scores']),
             'ids': np.arange(self._next_id, self._next_id + count),
             'uuids': self._uuids.take(count),
             'states': self._new_states(candidates.scores[new]),

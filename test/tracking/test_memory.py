@@ -14,6 +14,7 @@ def rows(ids: list[int], described: bool = True) -> dict[str, np.ndarray[Any, An
     columns = {name: np.zeros((count, *shape), kind) for name, (kind, shape) in COLUMNS.items()}
     columns['ids'] = np.array(ids)
     columns['labels'] = np.array([f'object {i}' for i in ids], object)
+    columns['vote_labels'][:] = ''
     columns['has_embedding'] = np.full(count, described)
     return columns
 
