@@ -17,7 +17,7 @@ from setuptools import Command, Distribution, setup
 from setuptools.command.build import build
 
 ROOT = Path(__file__).resolve().parent
-INTERFACE_SOURCES = ('CMakeLists.txt', 'package.xml', 'cmake', 'msg', 'launch', 'config',
+INTERFACE_SOURCES = ('CMakeLists.txt', 'package.xml', 'cmake', 'msg', 'srv', 'launch', 'config',
                      'scripts', 'masa_ros')
 PACKAGES = sorted(
     '.'.join(path.parent.relative_to(ROOT).parts)
@@ -69,7 +69,8 @@ class BuildInterfaces(Command):
 
     def get_source_files(self):
         """Return the files whose change calls for a new build."""
-        return [str(path.relative_to(ROOT)) for path in sorted((ROOT / 'msg').glob('*.msg'))]
+        return [str(path.relative_to(ROOT)) for folder in ('msg', 'srv')
+                for path in sorted((ROOT / folder).glob(f'*.{folder}'))]
 
     def get_outputs(self):
         """Return nothing: the outputs are data files."""

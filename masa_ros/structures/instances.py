@@ -27,6 +27,10 @@ class Flag(IntFlag):
     """The box touches or leaves the image border."""
     PREDICTED = 16
     """The box was predicted from motion, not seen in this frame."""
+    PROMPTED = 32
+    """The object was asked for by a prompt."""
+    RECOVERED = 64
+    """Nothing was detected there; the model saw the track when asked about its predicted box."""
 
 
 class TrackState(IntEnum):
