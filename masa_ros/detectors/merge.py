@@ -108,9 +108,8 @@ def join_instances(parts: Sequence[Instances]) -> Instances:
     joined: dict[str, Any] = {}
     for item in fields(Instances):
         values = [getattr(part, item.name) for part in filled]
-        if item.name == 'embeddings' and (
-                any(value is None for value in values)
-                or len({value.shape[1] for value in values}) > 1):
+        if any(value is None for value in values) or (
+                item.name == 'embeddings' and len({value.shape[1] for value in values}) > 1):
             joined[item.name] = None
         elif isinstance(values[0], tuple):
             joined[item.name] = tuple(entry for value in values for entry in value)

@@ -523,7 +523,7 @@ def detections_to_instances(message: Any, labels: LabelTable | None = None) -> I
             class_ids[row], names[row] = table.read(hypothesis.class_id)
     # Boxes of impossible size overflow to infinity, which the pipeline refuses like NaN.
     with np.errstate(over='ignore', invalid='ignore'):
-        corners = _upright(boxes).astype(np.float32)
+        corners = upright_boxes(boxes).astype(np.float32)
     return Instances.from_boxes(corners, scores, class_ids, names)
 
 
@@ -535,7 +535,7 @@ def _best_hypothesis(results: Sequence[Any]) -> Any | None:
                key=lambda entry: -math.inf if math.isnan(entry.score) else entry.score)
 
 
-def _upright(boxes: NDArray[np.float64]) -> NDArray[np.float64]:
+def upright_boxes(boxes: NDArray[np.float64]) -> NDArray[np.float64]:
     """``(N, 4)`` xyxy boxes around ``(N, 5)`` rows of center, size and angle."""
     x, y, width, height, angle = boxes.T
     # Exact sides where the box is upright: sin(pi) is not quite 0.
@@ -620,6 +620,10 @@ class TrackInfo:
         Model, weights and settings.
     stage_times_ms : dict
         Time of each stage.
+    detections : int
+        Where the boxes came from, one of the ``DETECTIONS_`` constants of the message.
+    detection_topics : tuple of str
+        Upstream topics in the order of the bits of ``detected_by``.
 
     """
 
@@ -631,6 +635,8 @@ class TrackInfo:
     resets: int = 0
     fingerprint: str = ''
     stage_times_ms: dict[str, float] = field(default_factory=dict)
+    detections: int = 0
+    detection_topics: tuple[str, ...] = ()
 
 
 def tracks_to_message(
@@ -661,12 +667,13 @@ def tracks_to_message(
         vectors = [builder.numbers(np.asarray(row, np.float32)) for row in tracks.embeddings]
     boxes = tracks.boxes.tolist()
     flags = tracks.flags.tolist()
+    detected_by = [0] * rows if tracks.detected_by is None else tracks.detected_by.tolist()
     columns = zip(
         tracks.track_ids.tolist(), tracks.uuids, tracks.states.tolist(),
         tracks.class_ids.tolist(), tracks.labels, tracks.scores.tolist(), boxes, regions,
         counts, tracks.mask_qualities.tolist(), tracks.first_seen_ns.tolist(),
         tracks.last_seen_ns.tolist(), tracks.ages.tolist(), tracks.similarities.tolist(),
-        tracks.margins.tolist(), flags, vectors, strict=True)
+        tracks.margins.tolist(), detected_by, flags, vectors, strict=True)
     objects = [
         builder.make(
             'masa_ros/msg/TrackedObject', id=track_id,
@@ -676,14 +683,14 @@ def tracks_to_message(
             x0=box[0], y0=box[1], x1=box[2], y1=box[3], roi=roi, mask_counts=mask_counts,
             mask_quality=quality, first_seen=ns_to_stamp(first, builder),
             last_seen=ns_to_stamp(last, builder), age_frames=age, match_similarity=similarity,
-            match_margin=margin, flags=flag, embedding=vector)
+            match_margin=margin, detected_by=topics, flags=flag, embedding=vector)
         for (track_id, uuid, state, class_id, label, score, box, roi, mask_counts, quality, first,
-             last, age, similarity, margin, flag, vector) in columns]
+             last, age, similarity, margin, topics, flag, vector) in columns]
     return builder.make(
         'masa_ros/msg/TrackedObjectArray', header=header, height=info.height_px,
         width=info.width_px, stream=info.stream, sequence=info.sequence, dropped=info.dropped,
-        resets=info.resets, fingerprint=info.fingerprint,
-        stage_names=list(info.stage_times_ms),
+        resets=info.resets, fingerprint=info.fingerprint, detections=info.detections,
+        detection_topics=list(info.detection_topics), stage_names=list(info.stage_times_ms),
         stage_times_ms=builder.numbers(
             np.array(list(info.stage_times_ms.values()), np.float32)),
         objects=objects)
@@ -760,7 +767,7 @@ def message_to_tracks(message: Any) -> TrackedInstances:
         flags=column(lambda entry: entry.flags, np.uint8),
         masks=tuple(object_mask(entry) for entry in objects),
         mask_qualities=column(lambda entry: entry.mask_quality, np.float32),
-        embeddings=embeddings,
+        embeddings=embeddings, detected_by=_detected_by(message),
         track_ids=column(lambda entry: entry.id, np.int64),
         uuids=tuple(bytes(bytearray(entry.uuid.uuid)) for entry in objects),
         states=column(lambda entry: entry.state, np.uint8),
@@ -769,6 +776,13 @@ def message_to_tracks(message: Any) -> TrackedInstances:
         ages=column(lambda entry: entry.age_frames, np.int64),
         similarities=column(lambda entry: entry.match_similarity, np.float32),
         margins=column(lambda entry: entry.match_margin, np.float32))
+
+
+def _detected_by(message: Any) -> NDArray[np.uint32] | None:
+    """Topics that saw each object; None where none did, and in recordings from before."""
+    if not len(getattr(message, 'detection_topics', ())):
+        return None
+    return np.array([entry.detected_by for entry in message.objects], np.uint32)
 
 
 def _numbers(values: Any, kind: type[Any]) -> NDArray[Any]:

@@ -82,6 +82,9 @@ class Instances:
         ``(N,)`` float32, the model's predicted IoU of its mask; NaN where unknown.
     embeddings : ndarray or None
         ``(N, D)`` float32 appearance vectors, not normalized; ``None`` before the model ran.
+    detected_by : ndarray or None
+        ``(N,)`` uint32, one bit for each upstream topic whose box went into the object; ``None``
+        where no boxes came from topics.
 
     Raises
     ------
@@ -98,6 +101,7 @@ class Instances:
     masks: tuple[RoiMask | None, ...] = ()
     mask_qualities: NDArray[np.float32] = field(default_factory=_empty_float)
     embeddings: NDArray[np.float32] | None = None
+    detected_by: NDArray[np.uint32] | None = None
 
     def __post_init__(self) -> None:
         rows = len(self.boxes)

@@ -95,6 +95,9 @@ def report(
             part.embeddings if part.embeddings.shape[1] == embeddings.shape[1]
             else np.full((len(part), embeddings.shape[1]), np.nan, np.float32)
             for part in parts)])
+    detected_by = seen.detected_by
+    if detected_by is not None and count:
+        detected_by = np.concatenate([detected_by, np.zeros(count, np.uint32)])
     labels = memory['labels'][tracks].tolist()
     labels += [label for part in parts for label in part.columns['labels']]
     uuids = joined(memory['uuids'][tracks], 'uuids')
@@ -103,6 +106,7 @@ def report(
         class_ids=joined(memory['class_ids'][tracks], 'class_ids'), labels=tuple(labels),
         flags=joined(seen.flags, 'flags'), masks=(*seen.masks, *[None] * count),
         mask_qualities=padded(seen.mask_qualities), embeddings=embeddings,
+        detected_by=detected_by,
         track_ids=joined(memory['ids'][tracks], 'ids'),
         uuids=tuple(np.ascontiguousarray(uuids).view('V16').ravel().tolist()),
         states=joined(memory['states'][tracks], 'states'),
