@@ -217,6 +217,42 @@ def load_network(
     return network.eval().requires_grad_(False)
 
 
+def load_backbone(network: MasaNetwork, path: str | Path) -> None:
+    """
+    Give a network under construction its frozen parts, and leave adapter and heads as they are.
+
+    Parameters
+    ----------
+    network : MasaNetwork
+        Adapter and heads are initialized for training.
+    path : str or Path
+        The SAM file of a SAM variant, or a MASA file with the encoder inside.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the file is not there.
+    ValueError
+        If it cannot be read safely or lacks entries.
+
+    """
+    variant = network.variant
+    entries = read_entries(path)
+    if variant.has_sam and identify(entries) == variant.backbone:
+        entries = _sam_entries(path, variant)
+    wanted = {name: tuple(value.shape) for name, value in network.state_dict().items()
+              if name.startswith(('backbone.', 'detector.'))}
+    bad = [name for name, shape in wanted.items() if not _CONSTANTS.search(name)
+           and (name not in entries or tuple(entries[name].shape) != shape)]
+    if bad:
+        raise ValueError(
+            f'{path} does not hold the encoder of the variant {variant.name}: {len(bad)} entries '
+            f'are missing or of another shape, such as {_some(bad)}')
+    network.load_state_dict(
+        {name: _weight(name, shape, entries.get(name), str(path))
+         for name, shape in wanted.items()}, strict=False, assign=True)
+
+
 def holds_sam(path: str | Path) -> bool:
     """Whether a MASA file holds SAM's weights too, as the published ones do."""
     return any(name.startswith('detector.') for name in read_entries(path))

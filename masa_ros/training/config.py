@@ -24,6 +24,9 @@ class DataConfig:
         (), 'Photos to draw, as source=weight, such as bsds500=1; empty takes all sources alike.')
     cutouts: tuple[str, ...] = setting(
         (), 'Objects to cut out and paste, as source=weight; empty takes all sources alike.')
+    cached_pairs: int = setting(
+        0, 'For a MASA variant whose track head learns alone: so many pairs are drawn once and '
+        'their features kept; 0 draws and encodes anew each step.', minimum=0, maximum=1000000)
     workers: int = setting(
         1, 'Processes that draw views; 0 draws in the training process.', minimum=0, maximum=64)
 
@@ -38,6 +41,10 @@ class LossConfig:
     contrast_weight: float = setting(1.0, 'Weight of it.', minimum=0.0, maximum=100.0)
     margin_weight: float = setting(
         1.0, 'Weight of the cosine margin loss.', minimum=0.0, maximum=100.0)
+    track_samples: str = setting(
+        'boxes', 'What the track head learns from: the boxes of the instances, or, for MASA '
+        'variants, proposals assigned to them, as the official code does.',
+        choices=('boxes', 'proposals'))
     across_images: bool = setting(
         True, 'Whether instances of other photos of the batch are negatives too.')
     detection_weight: float = setting(
@@ -84,9 +91,16 @@ class TrainConfig:
     """Everything a run depends on; saved in its checkpoints."""
 
     run: str = setting('runs/tiny', 'Folder of checkpoints, logs and reports.')
+    model: str = setting(
+        'tiny', 'What is trained.', choices=(
+            'tiny', 'masa_r50', 'masa_sam_vit_b', 'masa_sam_vit_l', 'masa_sam_vit_h',
+            'masa_gdino', 'masa_detic'))
     initial_weights: str = setting(
-        '', 'Where to start: a checkpoint of this trainer, yolox_nano.onnx, or empty for random '
-        'weights.')
+        '', 'Where to start: a checkpoint of this trainer, for tiny also yolox_nano.onnx, for a '
+        'MASA variant also a file of the authors; empty for random weights.')
+    backbone_weights: str = setting(
+        '', 'Frozen encoder of a MASA variant: the SAM file, or a MASA file whose encoder is '
+        'taken; empty looks into initial_weights, then into the weights folder.')
     seed: int = setting(0, 'Seed of everything random.', minimum=0)
     steps: int = setting(20000, 'Optimizer steps.', minimum=1)
     batch: int = setting(

@@ -56,7 +56,11 @@ class PairConfig:
 
 @dataclass(frozen=True, eq=False)
 class ViewSample:
-    """Arrays of one view: pixels, boxes to propose, boxes to embed, masks to predict."""
+    """
+    Arrays of one view: pixels, boxes to propose, boxes to embed, masks to predict.
+
+    With ``features``, pooled before, the boxes to embed need no pixels.
+    """
 
     image: NDArray[np.uint8]
     boxes: NDArray[np.float32]
@@ -65,6 +69,7 @@ class ViewSample:
     mask_boxes: NDArray[np.float32]
     mask_targets: NDArray[np.uint8]
     exhaustive: bool
+    features: NDArray[np.float16] | None = None
 
 
 class PairDataset(Dataset[tuple[ViewSample, ViewSample]]):
@@ -337,6 +342,8 @@ class Batch:
         ``(K, 5)`` view index and box.
     mask_targets : Tensor
         ``(K, size, size)`` uint8.
+    track_features : Tensor or None
+        ``(T, C, 7, 7)`` of ``track_rois``, where they were pooled before.
 
     """
 
@@ -347,6 +354,21 @@ class Batch:
     identities: Tensor
     mask_rois: Tensor
     mask_targets: Tensor
+    track_features: Tensor | None = None
+
+    @property
+    def num_pairs(self) -> int:
+        """Photos in the batch."""
+        return len(self.boxes) // 2
+
+    def to(self, device: torch.device) -> Batch:
+        """Move everything to a device."""
+        features = self.track_features
+        return Batch(
+            self.images.to(device), tuple(rows.to(device) for rows in self.boxes),
+            self.exhaustive.to(device), self.track_rois.to(device), self.identities.to(device),
+            self.mask_rois.to(device), self.mask_targets.to(device),
+            None if features is None else features.to(device))
 
 
 def collate(pairs: Sequence[tuple[ViewSample, ViewSample]]) -> Batch:
@@ -355,6 +377,7 @@ def collate(pairs: Sequence[tuple[ViewSample, ViewSample]]) -> Batch:
     images = np.stack([view.image for view in views])
     identities = [view.identities + 1_000_000 * (i % len(pairs))
                   for i, view in enumerate(views)]
+    features = [view.features for view in views if view.features is not None]
     return Batch(
         torch.from_numpy(images).permute(0, 3, 1, 2),
         tuple(torch.from_numpy(view.boxes) for view in views),
@@ -362,7 +385,8 @@ def collate(pairs: Sequence[tuple[ViewSample, ViewSample]]) -> Batch:
         _rois([view.track_boxes for view in views]),
         torch.from_numpy(np.concatenate(identities)),
         _rois([view.mask_boxes for view in views]),
-        torch.from_numpy(np.concatenate([view.mask_targets for view in views])))
+        torch.from_numpy(np.concatenate([view.mask_targets for view in views])),
+        torch.from_numpy(np.concatenate(features)) if features else None)
 
 
 def _rois(boxes: Sequence[NDArray[np.float32]]) -> Tensor:

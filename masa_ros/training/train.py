@@ -20,13 +20,11 @@ from pathlib import Path
 import time
 from typing import Any
 
-from masa_ros.models.tiny.network import TinyNetwork
 from masa_ros.structures.settings import flatten, from_mapping
 from masa_ros.training.config import source_weights, TrainConfig
 from masa_ros.training.corpus import Corpus
 from masa_ros.training.dataset import Batch, collate, PairDataset, ViewSample
-from masa_ros.training.losses import mask_loss, proposal_loss, tracking_loss
-from masa_ros.training.validation import validate
+from masa_ros.training.trainable import build_trainable, Step, Trainable
 import torch
 from torch import distributed, nn, Tensor
 from torch.nn.parallel import DistributedDataParallel
@@ -88,14 +86,22 @@ def train(config: TrainConfig, stop_after: int | None = None) -> Path:
         held_out = _validation_pairs(config)
 
     # Network, its moving average, and what moves it.
-    network = TinyNetwork(config.network)
-    pretrained = load_initial(network, config.initial_weights)
+    trainable = build_trainable(config)
+    network = trainable.network
     for name, parameter in network.named_parameters():
-        parameter.requires_grad_(not name.startswith(config.optim.frozen))
-    network.to(device)
+        if name.startswith(config.optim.frozen):
+            parameter.requires_grad_(False)
+    if world > 1 and device.type == 'cuda':
+        network = nn.SyncBatchNorm.convert_sync_batchnorm(  # type: ignore[no-untyped-call]
+            network)
+    trainable.to(device)
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     average = copy.deepcopy(network).requires_grad_(False)
-    optimizer = _optimizer(network, config, pretrained)
+    optimizer = _optimizer(network, config, trainable.slow)
+    if config.data.cached_pairs:
+        kept = _pairs(config, corpus, config.seed, config.data.cached_pairs)
+        clean = dataset = trainable.cached(kept, run / 'features', rank == 0)
+        dataset.length = total
     step = 0
     newest = run / 'latest.pt'
     if newest.is_file():
@@ -111,7 +117,7 @@ def train(config: TrainConfig, stop_after: int | None = None) -> Path:
             group['lr'] = group['base_lr'] * learning_rate_factor(config, step)
 
         network.train()
-        losses = _losses(wrapped, batch, config, device)
+        losses = _losses(trainable, wrapped, batch, config, step, device)
         loss = torch.stack(list(losses.values())).sum()
         _require_finite(loss, 'loss', losses, step, run, config)
         optimizer.zero_grad(set_to_none=True)
@@ -133,7 +139,7 @@ def train(config: TrainConfig, stop_after: int | None = None) -> Path:
         last = step == end
         due = config.validate_every and step % config.validate_every == 0
         if rank == 0 and held_out is not None and (due or step == config.steps):
-            scores = validate(average, held_out)
+            scores = trainable.validate(average, held_out)
             log.info('step %d validation: %s', step, scores)
             for name, score in scores.items():
                 if board is not None:
@@ -157,28 +163,6 @@ def learning_rate_factor(config: TrainConfig, step: int) -> float:
     if config.optim.decay_part == 0:
         return warm
     return warm * min(1.0, (1 - done) / config.optim.decay_part)
-
-
-def load_initial(network: TinyNetwork, path: str) -> set[str]:
-    """
-    Start a network from a detector's ONNX file or from a checkpoint.
-
-    Returns
-    -------
-    set of str
-        Parameters that came from a detector and shall move slowly.
-
-    """
-    if not path:
-        return set()
-    if path.endswith('.onnx'):
-        from masa_ros.training.initialize import load_yolox_nano
-        return set(load_yolox_nano(network, path))
-    stored = torch.load(path, map_location='cpu', weights_only=True)
-    weights = stored.get('average', stored) if isinstance(stored, dict) else stored
-    network.load_state_dict(weights)
-    slow = ('backbone.', 'pyramid.', 'proposal_head.')
-    return {name for name in weights if name.startswith(slow)}
 
 
 def save_checkpoint(
@@ -227,6 +211,8 @@ def _join() -> tuple[int, int, torch.device]:
         distributed.init_process_group('nccl' if cuda else 'gloo')
     rank = distributed.get_rank() if world > 1 else 0
     local = int(os.environ.get('LOCAL_RANK', '0'))
+    if cuda:
+        torch.cuda.set_device(local)
     return rank, world, torch.device('cuda', local) if cuda else torch.device('cpu')
 
 
@@ -287,38 +273,14 @@ def _quiet_worker(_: int) -> None:
 
 
 def _losses(
-    network: nn.Module, batch: Batch, config: TrainConfig, device: torch.device,
+    trainable: Trainable, network: nn.Module, batch: Batch, config: TrainConfig, step: int,
+    device: torch.device,
 ) -> dict[str, Tensor]:
-    """Weighted losses of one batch."""
-    loss = config.loss
-    images = batch.images.to(device).float().contiguous(memory_format=torch.channels_last)
-    # Heads need at least one RoI, or processes would wait for gradients that never come.
-    mask_rois, masks = _at_least_one(batch.mask_rois, batch.mask_targets)
-    track_rois, identities = _at_least_one(batch.track_rois, batch.identities)
-    with torch.autocast(device.type, torch.bfloat16, config.precision == 'bfloat16'):
-        out = network(images, mask_rois.to(device), track_rois.to(device))
-    num_masks, num_tracks = len(batch.mask_rois), len(batch.track_rois)
-    parts = tracking_loss(
-        out['embeddings'][:num_tracks], identities[:num_tracks].to(device),
-        track_rois[:num_tracks, 0].to(device), len(images) // 2, loss.contrast,
-        loss.contrast_weight, loss.margin_weight, loss.across_images)
-    targets = masks[:num_masks].to(device).float() / 255
-    for name, value in mask_loss(
-            out['masks'][:num_masks], out['quality'][:num_masks], targets).items():
-        parts[name] = loss.mask_weight * value
-    if loss.detection_weight:
-        for name, value in proposal_loss(
-                out['boxes'], out['objectness'], [rows.to(device) for rows in batch.boxes],
-                batch.exhaustive.to(device), images.shape[-1], loss.background_weight).items():
-            parts[name] = loss.detection_weight * value
-    return parts
-
-
-def _at_least_one(rois: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-    """Add a stand-in row to empty RoIs."""
-    if len(rois):
-        return rois, values
-    return rois.new_tensor([[0, 0, 0, 32, 32]]), values.new_zeros((1, *values.shape[1:]))
+    """Weighted losses of one batch; random choices follow from run, step and process."""
+    rank = distributed.get_rank() if distributed.is_initialized() else 0
+    generator = torch.Generator()
+    generator.manual_seed((config.seed * 1_000_003 + step) * 4096 + rank)
+    return trainable.losses(network, batch, Step(device, generator))
 
 
 def _optimizer(
@@ -351,6 +313,7 @@ def _restore(
     """Load a checkpoint of the same run; returns the steps done."""
     stored = torch.load(path, map_location='cpu', weights_only=True)
     free = {'run', 'steps', 'checkpoint_s', 'validate_every', 'initial_weights',
+            'backbone_weights',
             'data.validation', 'data.corpus', 'data.workers'}
     before, now = stored['config'], flatten(config)
     # A setting that an older checkpoint does not know had no effect on it.
@@ -378,6 +341,8 @@ def _follow(average: nn.Module, network: nn.Module, decay: float) -> None:
     for kept, current in zip(average.parameters(), network.parameters(), strict=True):
         if current.requires_grad:
             kept.lerp_(current, 1 - decay)
+    for mean, now in zip(average.buffers(), network.buffers(), strict=True):
+        mean.copy_(now)  # Statistics of batches are averages already.
 
 
 def _require_finite(

@@ -50,12 +50,12 @@ def validate(
         boxes, objectness = network.proposal_head(pyramid)
         logits, _ = network.mask_head(levels, views.mask_rois)
         overlaps.append(window_iou(logits, views.mask_targets.float() / 255))
-        hits += _retrieved(network.track_head(levels, views.track_rois), views, len(rows))
-        recalls += _recalled(boxes, objectness, views.boxes, num_proposals)
-    return {'retrieval': _mean(hits), 'mask_iou': _mean(overlaps), 'recall': _mean(recalls)}
+        hits += retrieved(network.track_head(levels, views.track_rois), views, len(rows))
+        recalls += recalled(_kept(boxes, objectness, num_proposals), views.boxes)
+    return {'retrieval': mean_of(hits), 'mask_iou': mean_of(overlaps), 'recall': mean_of(recalls)}
 
 
-def _retrieved(embeddings: Tensor, views: Batch, num_pairs: int) -> list[Tensor]:
+def retrieved(embeddings: Tensor, views: Batch, num_pairs: int) -> list[Tensor]:
     """Whether each instance that both views show finds itself in the other."""
     hits = []
     index = views.track_rois[:, 0]
@@ -69,20 +69,26 @@ def _retrieved(embeddings: Tensor, views: Batch, num_pairs: int) -> list[Tensor]
     return hits
 
 
-def _recalled(
-    boxes: Tensor, objectness: Tensor, targets: Sequence[Tensor], num_proposals: int,
+def _kept(
+    boxes: Tensor, objectness: Tensor, num_proposals: int,
 ) -> list[Tensor]:
+    """Best proposals of each view without duplicates."""
+    return [found[nms(found, scores, 0.7)[:num_proposals]]
+            for found, scores in zip(boxes, objectness, strict=True)]
+
+
+def recalled(proposals: Sequence[Tensor], targets: Sequence[Tensor]) -> list[Tensor]:
     """For every labelled box, the part of ten IoU thresholds that some proposal reaches."""
-    thresholds = torch.linspace(0.5, 0.95, 10)
+    thresholds = torch.linspace(0.5, 0.95, 10, device=proposals[0].device)
     recalls = []
-    for found, scores, truth in zip(boxes, objectness, targets, strict=True):
-        kept = nms(found, scores, 0.7)[:num_proposals]
+    for found, truth in zip(proposals, targets, strict=True):
         if len(truth):
-            best = box_iou(truth, found[kept]).amax(1)
+            best = box_iou(truth, found).amax(1) if len(found) else truth.new_zeros(len(truth))
             recalls.append((best[:, None] >= thresholds).float().mean(1))
     return recalls
 
 
-def _mean(parts: list[Tensor]) -> float:
+def mean_of(parts: list[Tensor]) -> float:
+    """Mean over all parts; NaN where there is nothing."""
     values = torch.cat(parts) if parts else torch.zeros(0)
     return float(values.mean()) if len(values) else float('nan')

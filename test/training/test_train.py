@@ -12,6 +12,7 @@ import time
 from masa_ros.models.tiny.network import TinyNetwork
 from masa_ros.models.tiny.weights import load_network
 from masa_ros.structures.settings import from_mapping
+from masa_ros.training import tiny
 from masa_ros.training import train as trainer
 from masa_ros.training.config import load_config, OptimConfig, source_weights, TrainConfig
 from masa_ros.training.dataset import PairDataset
@@ -120,7 +121,7 @@ def test_validation_runs_at_the_end(
         seen.append(honest(network, dataset))
         return seen[-1]
 
-    monkeypatch.setattr(trainer, 'validate', watched)
+    monkeypatch.setattr(tiny, 'validate', watched)
     data = replace(config.data, validation=config.data.corpus)
     train(replace(config, data=data, steps=1))
     assert seen

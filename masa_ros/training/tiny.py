@@ -1,0 +1,93 @@
+"""Training of the small network: all of it at once, from views of any size."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from masa_ros.models.tiny.network import TinyNetwork
+from masa_ros.training.config import TrainConfig
+from masa_ros.training.dataset import Batch, PairDataset
+from masa_ros.training.losses import mask_loss, proposal_loss, tracking_loss
+from masa_ros.training.trainable import Step
+from masa_ros.training.validation import validate
+import torch
+from torch import nn, Tensor
+
+
+class TinyTrainable:
+    """The small network under the settings of a run; see `masa_ros.training.trainable`."""
+
+    def __init__(self, config: TrainConfig) -> None:
+        self.config = config
+        self.network: nn.Module = TinyNetwork(config.network)
+        self.slow = load_initial(self.network, config.initial_weights)
+
+    def to(self, device: torch.device) -> None:
+        """Move the network."""
+        self.network.to(device)
+
+    def losses(self, network: nn.Module, batch: Batch, step: Step) -> dict[str, Tensor]:
+        """Weighted losses of one batch."""
+        loss, device = self.config.loss, step.device
+        images = batch.images.to(device).float().contiguous(memory_format=torch.channels_last)
+        # Heads need at least one RoI, or processes would wait for gradients that never come.
+        mask_rois, masks = at_least_one(batch.mask_rois, batch.mask_targets)
+        track_rois, identities = at_least_one(batch.track_rois, batch.identities)
+        with torch.autocast(device.type, torch.bfloat16, self.config.precision == 'bfloat16'):
+            out = network(images, mask_rois.to(device), track_rois.to(device))
+        num_masks, num_tracks = len(batch.mask_rois), len(batch.track_rois)
+        parts = tracking_loss(
+            out['embeddings'][:num_tracks], identities[:num_tracks].to(device),
+            track_rois[:num_tracks, 0].to(device), len(images) // 2, loss.contrast,
+            loss.contrast_weight, loss.margin_weight, loss.across_images)
+        targets = masks[:num_masks].to(device).float() / 255
+        for name, value in mask_loss(
+                out['masks'][:num_masks], out['quality'][:num_masks], targets).items():
+            parts[name] = loss.mask_weight * value
+        if loss.detection_weight:
+            for name, value in proposal_loss(
+                    out['boxes'], out['objectness'], [rows.to(device) for rows in batch.boxes],
+                    batch.exhaustive.to(device), images.shape[-1],
+                    loss.background_weight).items():
+                parts[name] = loss.detection_weight * value
+        return parts
+
+    def validate(self, network: nn.Module, dataset: PairDataset) -> dict[str, float]:
+        """Score retrieval, masks and proposals on held-out pairs."""
+        assert isinstance(network, TinyNetwork)
+        return validate(network, dataset)
+
+    def cached(self, dataset: PairDataset, folder: Path, main: bool) -> PairDataset:
+        """Refuse: its features cost less than reading them back."""
+        raise ValueError('data.cached_pairs is for the MASA variants; the features of tiny cost '
+                         'less than reading them back')
+
+
+def load_initial(network: nn.Module, path: str) -> set[str]:
+    """
+    Start a network from a detector's ONNX file or from a checkpoint.
+
+    Returns
+    -------
+    set of str
+        Parameters that came from a detector and shall move slowly.
+
+    """
+    if not path:
+        return set()
+    if path.endswith('.onnx'):
+        from masa_ros.training.initialize import load_yolox_nano
+        assert isinstance(network, TinyNetwork)
+        return set(load_yolox_nano(network, path))
+    stored = torch.load(path, map_location='cpu', weights_only=True)
+    weights = stored.get('average', stored) if isinstance(stored, dict) else stored
+    network.load_state_dict(weights)
+    slow = ('backbone.', 'pyramid.', 'proposal_head.')
+    return {name for name in weights if name.startswith(slow)}
+
+
+def at_least_one(rois: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+    """Add a stand-in row to empty RoIs."""
+    if len(rois):
+        return rois, values
+    return rois.new_tensor([[0, 0, 0, 32, 32]]), values.new_zeros((1, *values.shape[1:]))
