@@ -8,15 +8,19 @@ from dataclasses import dataclass
 from masa_ros.structures.settings import setting
 from masa_ros.training.corpus import Corpus
 from masa_ros.training.views import (
+    apply,
     bend,
+    blend_transform,
     compose,
     cut_out,
     draw_view,
     jitter_colours,
+    large_scale_transforms,
     Layer,
     object_transforms,
     photo_transforms,
     Shape,
+    Transform,
     translate,
     View,
     ViewConfig,
@@ -32,6 +36,8 @@ from torch.utils.data import Dataset
 
 # Where the identities of a sample's cut-outs and of a blended photo begin.
 PASTED, BLENDED = 100_000, 200_000
+# Draws of a crop until it shows an object.
+_CROPS = 10
 
 
 @dataclass(frozen=True)
@@ -122,11 +128,11 @@ class PairDataset(Dataset[tuple[ViewSample, ViewSample]]):
 
     def __getitem__(self, index: int) -> tuple[ViewSample, ViewSample]:
         rng = np.random.default_rng((self.seed, index))
-        stacks, transforms, exhaustive = self._scene(rng)
+        stacks, transforms, placements, exhaustive = self._scene(rng)
         first, second = (draw_view(stacks[v], [pair[v] for pair in transforms], self.views)
                          for v in range(2))
         if rng.random() < self.views.mixup:
-            first, second = self._mix(rng, first, second)
+            first, second = self._mix(rng, first, second, _size(stacks[0][0]), placements)
         shared = ({item.identity for item in first.instances}
                   & {item.identity for item in second.instances})
         return (self._sample(rng, first, shared, exhaustive),
@@ -135,18 +141,20 @@ class PairDataset(Dataset[tuple[ViewSample, ViewSample]]):
     def scene_views(self, index: int) -> tuple[View, View]:
         """Draw a sample's views without blending and colour changes, to look at."""
         rng = np.random.default_rng((self.seed, index))
-        stacks, transforms, _ = self._scene(rng)
+        stacks, transforms, _, _ = self._scene(rng)
         first, second = (draw_view(stacks[v], [pair[v] for pair in transforms], self.views)
                          for v in range(2))
         return first, second
 
     def _scene(self, rng: np.random.Generator) -> tuple[
-            list[list[Layer]], list[tuple[NDArray[np.float64], NDArray[np.float64]]], bool]:
+            list[list[Layer]], list[tuple[Transform, Transform]],
+            tuple[Transform, Transform] | None, bool]:
         """Draw a photo or two frames of a clip, cut-outs on top, and how each of them moves."""
         index = int(rng.choice(len(self.corpus), p=self._chance))
         photo = self._photo(index, 1)
         stacks = [[photo], [self._photo(self._partner(rng, index), 1)]]
-        transforms = [photo_transforms(rng, *_size(photo), self.views)]
+        placed, placements = self._placed(rng, photo)
+        transforms = [placed]
         identity = PASTED
         for row in self._choose_cutouts(rng):
             source, instance = self._cutouts.places[row]
@@ -164,7 +172,23 @@ class PairDataset(Dataset[tuple[ViewSample, ViewSample]]):
             transforms.append((compose(first, translate(-margin, 0)),
                                compose(second, translate(-margin, 0))))
             identity += 1
-        return stacks, transforms, bool(self.corpus.records[index]['exhaustive'])
+        return stacks, transforms, placements, bool(self.corpus.records[index]['exhaustive'])
+
+    def _placed(self, rng: np.random.Generator, photo: Layer) -> tuple[
+            tuple[Transform, Transform], tuple[Transform, Transform] | None]:
+        """Draw how a photo moves into two views, and what a blended one shares of that."""
+        if not self.views.large_scale:
+            return photo_transforms(rng, *_size(photo), self.views), None
+        boxes = np.array([shape.box for shape in photo.shapes], np.float64).reshape(-1, 4)
+        centres = (boxes[:, :2] + boxes[:, 2:]) / 2
+        for _ in range(_CROPS):
+            affines, placements = large_scale_transforms(rng, *_size(photo), self.views)
+            pair = (compose(placements[0], affines[0]), compose(placements[1], affines[1]))
+            seen = [((moved > 0) & (moved < self.views.size)).all(1).any()
+                    for moved in (apply(transform, centres) for transform in pair)]
+            if all(seen):
+                break
+        return pair, placements
 
     def _partner(self, rng: np.random.Generator, index: int) -> int:
         """Choose another frame of the same clip; a photo on its own is its own partner."""
@@ -193,11 +217,19 @@ class PairDataset(Dataset[tuple[ViewSample, ViewSample]]):
             chance = chance / chance.sum()
         return [int(row) for row in rng.choice(len(bank.places), count, p=chance)]
 
-    def _mix(self, rng: np.random.Generator, first: View, second: View) -> tuple[View, View]:
+    def _mix(
+        self, rng: np.random.Generator, first: View, second: View, photo: tuple[int, int],
+        placements: tuple[Transform, Transform] | None,
+    ) -> tuple[View, View]:
         """Blend a second photo into both views; its instances count as well."""
         index = int(rng.choice(len(self.corpus), p=self._chance))
         layer = self._photo(index, BLENDED)
-        pair = photo_transforms(rng, *_size(layer), self.views)
+        if placements is None:
+            pair = photo_transforms(rng, *_size(layer), self.views)
+        else:
+            first_on, second_on = (
+                blend_transform(rng, _size(layer), photo, self.views.size) for _ in range(2))
+            pair = compose(placements[0], first_on), compose(placements[1], second_on)
         mixed = []
         for view, transform in zip((first, second), pair, strict=True):
             other = draw_view([layer], [transform], self.views)

@@ -43,8 +43,23 @@ class ViewConfig:
     shear_deg: float = setting(2.0, 'Shear of a view.', minimum=0.0, maximum=30.0)
     translation: float = setting(
         0.1, 'Shift of a view, part of its side.', minimum=0.0, maximum=1.0)
+    large_scale: bool = setting(
+        False, 'Each view moves, resizes, crops and mirrors the photo on its own, as the official '
+        'code does; otherwise both look at about the same place. Takes affine_*, resize_*, '
+        'rotation, shear, translation and flip, not zoom_*, view_* and aspect.')
+    affine_min: float = setting(
+        0.5, 'With large_scale: smallest scale of the random affine.', minimum=0.05, maximum=4.0)
+    affine_max: float = setting(
+        1.5, 'With large_scale: largest scale of the random affine.', minimum=0.05, maximum=4.0)
+    resize_min: float = setting(
+        0.1, 'With large_scale: smallest long side of the photo, part of the view.',
+        minimum=0.02, maximum=4.0)
+    resize_max: float = setting(
+        2.0, 'With large_scale: largest long side of the photo, part of the view.', minimum=0.02,
+        maximum=4.0)
     flip: float = setting(
-        0.5, 'Probability that both views are mirrored.', minimum=0.0, maximum=1.0)
+        0.5, 'Probability that both views are mirrored; with large_scale of each on its own.',
+        minimum=0.0, maximum=1.0)
     view_flip: float = setting(
         0.1, 'Probability that only one view is mirrored.', minimum=0.0, maximum=1.0)
     paste_max: int = setting(
@@ -422,6 +437,77 @@ def photo_transforms(
                    rng.uniform(-1, 1) * config.shear_deg, mirror != single),
             translate(-centre[0], -centre[1])))
     return pair[0], pair[1]
+
+
+def large_scale_transforms(
+    rng: np.random.Generator, height: int, width: int, config: ViewConfig,
+) -> tuple[tuple[Transform, Transform], tuple[Transform, Transform]]:
+    """
+    Draw two views on their own: random affine, large-scale jitter, crop and mirror.
+
+    The affine turns, scales and shears the photo about its middle. Then it is resized to a random
+    part of the view, a random window of the view's size is cut from it, and that is mirrored.
+    What the affine pushes over the rim of the photo still shows where there is room.
+
+    Returns
+    -------
+    affines : tuple
+        First half of each view's transform.
+    placements : tuple
+        Second half, which a blended photo shares.
+
+    References
+    ----------
+    Steps and values of siyuanliii/masa; MASA_REFERENCE section 6, augmentations 1 and 4 to 6.
+
+    """
+    affines, placements = [], []
+    for _ in range(2):
+        scale = rng.uniform(config.affine_min, config.affine_max)
+        shift = rng.uniform(-config.translation, config.translation, 2) * (width, height)
+        affines.append(compose(
+            translate(width / 2 + shift[0], height / 2 + shift[1]),
+            linear(1, 1, shear_deg=rng.uniform(-1, 1) * config.shear_deg),
+            linear(1, 1, rng.uniform(-1, 1) * config.rotation_deg), linear(scale, scale),
+            translate(-width / 2, -height / 2)))
+        factor = config.size * rng.uniform(config.resize_min, config.resize_max) / max(
+            height, width)
+        window = np.minimum(config.size, np.array([width, height]) * factor)
+        corner = rng.uniform(0, 1, 2) * (np.array([width, height]) * factor - window)
+        placement = compose(translate(-corner[0], -corner[1]), linear(factor, factor))
+        if rng.random() < config.flip:
+            placement = compose(translate(window[0], 0), linear(1, 1, mirror=True), placement)
+        placements.append(placement)
+    return (affines[0], affines[1]), (placements[0], placements[1])
+
+
+def blend_transform(
+    rng: np.random.Generator, partner: tuple[int, int], photo: tuple[int, int], size: int,
+) -> Transform:
+    """
+    Place a blended photo on another: fitted to the view, scaled by 0.8 to 1.6, mirrored, cropped.
+
+    Parameters
+    ----------
+    rng : Generator
+        Source of the choices.
+    partner, photo : tuple of int
+        Height and width of the blended photo, and of the one under it.
+    size : int
+        Side of a view.
+
+    """
+    height, width = partner
+    factor = size / max(height, width) * rng.uniform(0.8, 1.6)
+    extent = np.array([width, height]) * factor
+    room = np.maximum(extent - (photo[1], photo[0]), 0)
+    corner = rng.uniform(0, 1, 2) * room
+    mirror = rng.random() < 0.5
+    placed = compose(translate(-corner[0], -corner[1]), linear(factor, factor))
+    if mirror:
+        placed = compose(
+            translate(-corner[0] + extent[0], -corner[1]), linear(factor, factor, mirror=True))
+    return placed
 
 
 def object_transforms(

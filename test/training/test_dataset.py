@@ -57,6 +57,36 @@ def test_a_blended_photo_adds_instances_and_teaches_no_masks(corpus: Corpus) -> 
     assert all(len(view.mask_boxes) == 0 for i in range(20) for view in blended[i])
 
 
+@pytest.mark.parametrize('large_scale', [False, True])
+def test_a_blended_view_is_the_mean_of_two_views_pixel_by_pixel(
+    corpus: Corpus, large_scale: bool,
+) -> None:
+    plain = ViewConfig(size=64, paste_max=0, mixup=0.0, photometric=0.0, hue=0, saturation=0,
+                       value=0, least_pixels=8, large_scale=large_scale)
+    alone, blended = pairs(corpus, plain), pairs(corpus, replace(plain, mixup=1.0))
+    found = 0
+    for index in range(12):
+        for one, both in zip(alone[index], blended[index], strict=True):
+            # Twice the mean less the first photo is the second one, within a grey level.
+            other = 2 * both.image.astype(int) - one.image
+            assert other.min() >= -1
+            assert other.max() <= 256
+            for identity, box in zip(both.identities, both.track_boxes, strict=True):
+                found += identity >= 200_000
+                assert (box[2:] > box[:2]).all()
+            mine = {tuple(box) for box in one.boxes.round(3)}
+            assert mine <= {tuple(box) for box in both.boxes.round(3)}
+    assert found > 5
+
+
+def test_views_of_their_own_still_share_instances(corpus: Corpus) -> None:
+    views = ViewConfig(size=64, paste_max=0, mixup=0.0, least_pixels=4, large_scale=True)
+    dataset = PairDataset(corpus, {'set0': 1}, {}, views, PairConfig(), 0, 40)
+    shared = sum(bool(set(first.identities) & set(second.identities))
+                 for first, second in (dataset[i] for i in range(40)))
+    assert shared > 20
+
+
 def test_unlabelled_photos_give_empty_arrays(corpus: Corpus) -> None:
     views = ViewConfig(size=64, paste_max=0, mixup=0.0)
     dataset = PairDataset(corpus, {'set1': 1}, {}, views, PairConfig(), 0, 40)

@@ -5,11 +5,13 @@ import math
 from masa_ros.training.views import (
     apply,
     bend,
+    blend_transform,
     compose,
     cut_out,
     draw_view,
     FILL,
     jitter_colours,
+    large_scale_transforms,
     Layer,
     linear,
     object_transforms,
@@ -194,3 +196,53 @@ def test_a_bent_cut_out_keeps_pixels_and_mask_together(seed: int) -> None:
         assert np.abs(crop.sum(1) - before.sum(1)).max() <= 1
         assert not np.array_equal(crop.argmax(1), before.argmax(1))
     assert bend(np.random.default_rng(seed), layers[1], 0.0) is layers[1]
+
+
+@pytest.mark.parametrize('seed', range(8))
+def test_points_and_masks_follow_large_scale_jitter_pixel_by_pixel(seed: int) -> None:
+    config = ViewConfig(size=96, large_scale=True, least_pixels=4)
+    rng = np.random.default_rng(seed)
+    # The photo stores each pixel's own place; an object is marked by its third channel.
+    columns, rows = np.meshgrid(np.arange(120), np.arange(90))
+    mask = disc(90, 120, (60.0, 45.0), 25.0)
+    photo = np.stack([columns, rows, np.where(mask, 250, 10)], -1).astype(np.uint8)
+    box = np.array([35, 20, 85, 70], np.float32)
+    affines, placements = large_scale_transforms(rng, 90, 120, config)
+    factors = [math.sqrt(abs(np.linalg.det(placement[:, :2]))) for placement in placements]
+    assert all(0.1 * 96 / 120 <= factor <= 2.0 * 96 / 120 for factor in factors)
+    for affine, placement in zip(affines, placements, strict=True):
+        transform = compose(placement, affine)
+        view = draw_view([Layer(photo, None, [Shape(1, box, mask)])], [transform], config)
+        back = np.linalg.inv(np.vstack([transform, (0.0, 0.0, 1.0)]))[:2]
+        centres = np.stack(np.meshgrid(np.arange(96), np.arange(96)), -1).reshape(-1, 2) + 0.5
+        source = apply(back, centres) - 0.5
+        inside = ((source >= 1) & (source <= (118, 88))).all(1)
+        seen = view.image.reshape(-1, 3).astype(float)
+        # The shrunk photo is sampled, not averaged: each pixel shows the place it came from.
+        assert np.abs(seen[inside, :2] - source[inside]).max(initial=0) < 1.0
+        far = ((source < -1) | (source > (120, 90))).any(1)
+        assert (seen[far] == FILL).all()
+        for instance in view.instances:
+            marked = plane(instance, 96).reshape(-1)
+            assert (seen[marked & inside, 2] > 120).all()
+            assert (seen[inside & ~marked, 2] < 140).all()
+
+
+def test_a_mirrored_crop_is_mirrored_within_its_window() -> None:
+    config = ViewConfig(size=64, large_scale=True, flip=1.0, resize_min=0.5, resize_max=0.5)
+    _, placements = large_scale_transforms(np.random.default_rng(0), 100, 200, config)
+    # 200 x 100 becomes 32 x 16 and stays at the top left, as padding goes right and below.
+    corners = apply(placements[0], np.array([[0.0, 0.0], [200.0, 100.0]]))
+    np.testing.assert_allclose(corners, [[32, 0], [0, 16]], atol=1e-9)
+
+
+@pytest.mark.parametrize('seed', range(6))
+def test_a_blended_photo_covers_the_view_from_its_corner(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    placed = blend_transform(rng, (50, 100), (80, 120), 100)
+    corners = apply(placed, np.array([[0.0, 0.0], [100.0, 50.0]]))
+    low, high = corners.min(0), corners.max(0)
+    # Fitted to 100 pixels, then 0.8 to 1.6 times as large; cut only where it is too large.
+    assert 80 <= high[0] - low[0] <= 160
+    assert (low <= 1e-9).all()
+    assert (high[0] - low[0] <= 120) <= (abs(low[0]) < 1e-9)
