@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 import hashlib
 import json
+import threading
 import time
+from typing import Any
 
 from masa_ros.detectors import build_detector, DetectorConfig
 from masa_ros.detectors.detector import Detector
+from masa_ros.detectors.prompts import unique_names
+from masa_ros.detectors.selection import ClassConfig, ClassRules, Vocabulary
 from masa_ros.models import build_model, ModelConfig
 from masa_ros.models.model import Model
 from masa_ros.structures.boxes import clip_boxes, valid_boxes
@@ -26,6 +30,7 @@ class PipelineConfig:
 
     model: ModelConfig = group(ModelConfig)
     detector: DetectorConfig = group(DetectorConfig)
+    classes: ClassConfig = group(ClassConfig)
     tracker: TrackerConfig = group(TrackerConfig)
 
 
@@ -55,6 +60,16 @@ class FrameResult:
     used_detections: bool
 
 
+@dataclass(frozen=True)
+class _Seen:
+    """What detector and model found in a frame, before tracking."""
+
+    instances: Instances
+    rejected: int
+    used_detections: bool
+    times_ms: dict[str, float]
+
+
 class Pipeline:
     """
     Detect (optional), segment and embed, then track; one tracker for each stream.
@@ -82,7 +97,10 @@ class Pipeline:
         self._reproducible = reproducible
         self._config = config or PipelineConfig()
         self._model = model or build_model(self._config.model)
-        self._detector = detector or build_detector(self._config.detector)
+        self._detector = detector or build_detector(self._config.detector, self._model)
+        self._vocabulary = Vocabulary()
+        self._rules = ClassRules(self._config.classes, self._vocabulary)
+        self._lock = threading.RLock()
         self._trackers: dict[str, Tracker] = {}
 
     @property
@@ -94,6 +112,11 @@ class Pipeline:
     def model(self) -> Model:
         """Return the model in use."""
         return self._model
+
+    @property
+    def detector(self) -> Detector | None:
+        """Return the in-process detector, if there is one."""
+        return self._detector
 
     @property
     def finds_objects(self) -> bool:
@@ -146,28 +169,72 @@ class Pipeline:
             If two frames share a stream, or the model has no proposals and no boxes are given.
 
         """
+        results = self.process_each(frames, detections)
+        for result in results:
+            if isinstance(result, Exception):
+                raise result
+        return [result for result in results if isinstance(result, FrameResult)]
+
+    def process_each(
+        self, frames: Sequence[Frame], detections: Sequence[Instances | None],
+    ) -> list[FrameResult | Exception]:
+        """
+        Process a batch like `process_batch`, but let one bad frame not spoil the others.
+
+        Returns
+        -------
+        list of FrameResult or Exception
+            For each frame its result, or why it has none. Where the batch fails as a whole its
+            frames are tried one by one.
+
+        Raises
+        ------
+        ValueError
+            If two frames share a stream.
+
+        """
         streams = [frame.stream for frame in frames]
         if len(set(streams)) != len(streams):
             raise ValueError(f'a batch holds two frames of one stream ({streams}); process them '
                              'one after the other')
+        try:
+            seen = self._see(frames, detections)
+        except Exception as error:
+            if len(frames) == 1:
+                return [error]
+            return [self.process_each([frame], [boxes])[0]
+                    for frame, boxes in zip(frames, detections, strict=True)]
+        return [self._track(frame, one) for frame, one in zip(frames, seen, strict=True)]
+
+    def _see(
+        self, frames: Sequence[Frame], detections: Sequence[Instances | None],
+    ) -> list[_Seen]:
+        """Detect, segment and embed: everything before the trackers, which remember."""
         started = time.perf_counter()
-        given, rejected = self._observations(frames, detections)
+        encoded = self._encode(frames, detections)
+        given, rejected = self._observations(frames, detections, encoded)
         detected = time.perf_counter()
-        instances = self._model.run([frame.image for frame in frames], given)
+        images = [frame.image for frame in frames]
+        instances = (self._model.run(images, given) if encoded is None
+                     else self._sharing_model.run(images, given, encoded))
         segmented = time.perf_counter()
-        results = []
-        for frame, found, bad, seen in zip(frames, instances, rejected, given, strict=True):
-            before = time.perf_counter()
+        times_ms = {'detect': 1e3 * (detected - started) / len(frames),
+                    'segment': 1e3 * (segmented - detected) / len(frames)}
+        return [_Seen(found, bad, boxes is not None, times_ms)
+                for found, bad, boxes in zip(instances, rejected, given, strict=True)]
+
+    def _track(self, frame: Frame, seen: _Seen) -> FrameResult | Exception:
+        """Give the objects of one frame their identities."""
+        before = time.perf_counter()
+        try:
             tracks = self._tracker(frame).update(
-                _flag_truncated(found, frame), frame.frame_index, frame.stamp_ns,
+                _flag_truncated(seen.instances, frame), frame.frame_index, frame.stamp_ns,
                 (frame.height_px, frame.width_px))
-            results.append(FrameResult(
-                tracks,
-                {'detect': 1e3 * (detected - started) / len(frames),
-                 'segment': 1e3 * (segmented - detected) / len(frames),
-                 'track': 1e3 * (time.perf_counter() - before)},
-                bad, seen is not None))
-        return results
+        except Exception as error:
+            return error
+        return FrameResult(
+            tracks, {**seen.times_ms, 'track': 1e3 * (time.perf_counter() - before)},
+            seen.rejected, seen.used_detections)
 
     def reset(self, stream: str | None = None) -> None:
         """Forget the tracks of one stream, or of all; ids start anew, UUIDs stay unique."""
@@ -194,11 +261,42 @@ class Pipeline:
                              'Pipeline with the changed settings')
         if config.model != self._config.model:
             self._model.reconfigure(config.model)
-        if self._detector is not None and config.detector != self._config.detector:
-            self._detector.reconfigure(config.detector)
-        for tracker in self._trackers.values():
-            tracker.reconfigure(config.tracker)
-        self._config = config
+        with self._lock:
+            if self._detector is not None and config.detector != self._config.detector:
+                self._detector.reconfigure(config.detector)
+            if config.classes != self._config.classes:
+                self._rules = ClassRules(config.classes, self._vocabulary)
+            for tracker in self._trackers.values():
+                tracker.reconfigure(config.tracker)
+            self._config = config
+
+    def set_classes(self, names: Sequence[str]) -> None:
+        """
+        Change what the in-process detector looks for, from the next frame on.
+
+        May be called from any thread, also while a frame is processed. The settings
+        ``detector.classes`` and ``detector.text`` change with it.
+
+        Parameters
+        ----------
+        names : sequence of str
+            Class names; none means all that the detector knows.
+
+        Raises
+        ------
+        ValueError
+            If there is no in-process detector, or it cannot look for these. Nothing changes
+            then.
+
+        """
+        if self._detector is None:
+            raise ValueError('no detector runs in this process, so there are no classes to '
+                             'choose; set detector.name, such as grounding_dino')
+        with self._lock:
+            wanted = unique_names(names)
+            self._detector.set_classes(wanted)
+            self._config = replace(self._config, detector=replace(
+                self._config.detector, classes=wanted, text=''))
 
     def close(self) -> None:
         """Free the memory of model and detector."""
@@ -217,16 +315,34 @@ class Pipeline:
         image = hashlib.sha256(frame.image.tobytes()).hexdigest()
         return f'{self.fingerprint()} {frame.stream} {frame.stamp_ns} {image}'
 
-    def _observations(
+    @property
+    def _sharing_model(self) -> Any:
+        """The model, as one with ``encode``: the detector has found that it is one."""
+        return self._model
+
+    def _encode(
         self, frames: Sequence[Frame], detections: Sequence[Instances | None],
+    ) -> Any:
+        """Features for model and detector, where the detector shares them and is needed."""
+        if not getattr(self._detector, 'shares_features', False) or all(
+                boxes is not None for boxes in detections):
+            return None
+        return self._sharing_model.encode([frame.image for frame in frames])
+
+    def _observations(
+        self, frames: Sequence[Frame], detections: Sequence[Instances | None], encoded: Any,
     ) -> tuple[list[Instances | None], list[int]]:
         """Boxes to use for each frame, checked, and how many were refused."""
         given = list(detections)
         missing = [i for i, boxes in enumerate(given) if boxes is None]
-        if self._detector is not None and missing:
-            found = self._detector.detect([frames[i].image for i in missing])
+        detector: Any = self._detector
+        if detector is not None and missing:
+            found = (detector.detect([frames[i].image for i in missing]) if encoded is None
+                     else detector.detect_encoded(encoded, missing))
             for i, detected in zip(missing, found, strict=True):
                 given[i] = detected
+        rules = self._rules
+        given = [None if boxes is None else rules.apply(boxes) for boxes in given]
         rejected = [0] * len(given)
         for i, boxes in enumerate(given):
             if boxes is None:

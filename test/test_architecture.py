@@ -20,7 +20,7 @@ ALLOWED: dict[str, set[str]] = {
     'rendering': {'structures'},
     'sources': {'structures'},
     'visualization': {'structures'},
-    'detectors': {'structures'},
+    'detectors': {'models', 'structures'},
     'training': {'models', 'structures', 'rendering', 'sources'},
     'pipeline': {'detectors', 'models', 'tracking', 'structures'},
     'ros': {'pipeline', 'detectors', 'models', 'tracking', 'visualization', 'structures'},

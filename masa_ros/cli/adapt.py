@@ -54,8 +54,8 @@ def run(args: argparse.Namespace) -> int:
     settings = from_mapping(AdaptConfig, given, 'the command line')
     if (args.out / 'latest.pt').exists() or (args.out / 'adapted.pt').exists():
         raise ValueError(f'{args.out} holds an earlier run; choose another folder')
-    detector = build_detector(config.detector)
     model = build_model(config.model)
+    detector = build_detector(config.detector, model)
 
     def teacher(image: NDArray[np.uint8]) -> Instances:
         boxes = None if detector is None else detector.detect([image])[0]

@@ -101,8 +101,8 @@ def run(args: argparse.Namespace) -> int:
     out: Path = args.out
     _prepare_folder(out)
     started = time.monotonic()
-    recording = _recording(args, config.detector.name != 'none')
-    _check_boxes(recording, config.model.name, config.detector.name)
+    recording = _recording(args, config.detector.enabled)
+    _check_boxes(recording, config.model.name, config.detector.enabled)
     result = _play(args, recording, out, _node_values(args, values, recording))
     answers = read_answers(out / 'tracks')
     sent = result.sent[recording.image_topic]
@@ -155,9 +155,9 @@ def _recording(args: argparse.Namespace, with_detector: bool) -> Recording:
     return render_recording(bag, scene, args.seed, args.rate)
 
 
-def _check_boxes(recording: Recording, model: str, detector: str) -> None:
+def _check_boxes(recording: Recording, model: str, with_detector: bool) -> None:
     """Stop before the node waits for boxes that never come."""
-    if model == 'classical' and detector == 'none' and not recording.detections_topic:
+    if model == 'classical' and not with_detector and not recording.detections_topic:
         raise ValueError(
             f'{recording.description}: nothing says where the objects are, and the model '
             f'{model} needs boxes. Give a detector (with make: ARGS="--detector yolox.onnx"), a '

@@ -187,10 +187,11 @@ def choose_observer(
     source = args.boxes
     if source is None:
         given = all(sequence.detections for sequence in sequences)
-        source = DETECTOR if config.detector.name != 'none' else GIVEN if given else PROPOSALS
+        source = DETECTOR if config.detector.enabled else GIVEN if given else PROPOSALS
         source = GIVEN if args.given else source
     names = {TRUTH: 'boxes of the truth', GIVEN: 'given boxes',
-             DETECTOR: Path(config.detector.checkpoint).stem, PROPOSALS: 'own proposals'}
+             DETECTOR: Path(config.detector.checkpoint).stem or config.detector.name,
+             PROPOSALS: 'own proposals'}
     return observer(f'{names[source]}, {config.model.name}',
                     Observation(source, config.detector, config.model))
 

@@ -3,21 +3,32 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import replace
+from functools import partial
+from itertools import chain
 import os
 from pathlib import Path
 from typing import Any
 
-from masa_ros.cli.inputs import open_input
+from masa_ros.cli.inputs import Input, open_input
 from masa_ros.cli.settings import add_settings, read_settings
+from masa_ros.pipeline import PipelineConfig
+from masa_ros.ros.bag import is_bag
+from masa_ros.ros.parameters import NodeConfig
+from masa_ros.sources import ImageFolder, open_source, read_image
 from masa_ros.structures.instances import Instances
-from masa_ros.training.proposals import NamedImage, ProposalConfig, write_proposals
+from masa_ros.structures.settings import from_mapping
+from masa_ros.training.proposals import NamedImage, ProposalConfig, Teacher, write_proposals
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
 DONE, SOME_SKIPPED = 0, 1
+SAM_MODELS = ('sam_vit_b', 'sam_vit_l', 'sam_vit_h', 'mobile_sam')
+SAM_QUALITY = 0.88
+"""Lowest predicted IoU of SAM's masks in the paper."""
 
 
 def add_parser(subparsers: Any) -> None:
@@ -26,13 +37,23 @@ def add_parser(subparsers: Any) -> None:
         'propose', help='let a model mark everything in images, to train on',
         description='Write proposals for the images of folders, videos and bags as WebDataset '
         'shards. A run that was broken off goes on; torchrun shares the shards between '
-        'processes. Exit code: 0 done, 1 done but some images could not be read (they are '
-        'listed).')
+        'processes (torchrun --no-python masa_ros propose ...). Exit code: 0 done, 1 done but '
+        'some images could not be read (they are listed).')
     parser.add_argument('inputs', type=Path, nargs='+', help='image folders, videos or bags')
     parser.add_argument('--out', type=Path, required=True, help='folder for the shards')
     parser.add_argument('--every', type=int, default=1, metavar='N', help='use every N-th frame')
-    parser.add_argument('--least-quality', type=float, default=ProposalConfig.least_quality,
-                        help='lowest predicted IoU of a mask; 0.88 suits SAM')
+    parser.add_argument('--segments', type=Path, metavar='FOLDER',
+                        help='take PNG maps of segment numbers, named as the images, instead of '
+                        'asking a model')
+    parser.add_argument('--coco', type=Path, metavar='FILE', help='take polygons, masks and boxes '
+                        'of a COCO annotation file instead of asking a model')
+    parser.add_argument('--least-quality', type=float, help='lowest predicted IoU of a mask; '
+                        f'{SAM_QUALITY} for SAM and 0 for other models unless given')
+    parser.add_argument('--most', type=int, default=ProposalConfig.most,
+                        help='most proposals of an image')
+    parser.add_argument('--long-side', type=int, default=ProposalConfig.long_side_px,
+                        metavar='PX', help='images are stored no larger than this; 1024 for '
+                        'training a MASA variant')
     parser.add_argument('--shard-images', type=int, default=ProposalConfig.shard_images,
                         help='images of a shard')
     add_settings(parser)
@@ -41,51 +62,124 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the command; returns the exit code."""
-    from masa_ros.detectors import build_detector
-    from masa_ros.models import build_model
-
     if args.every < 1:
         raise ValueError(f'--every is {args.every}, expected 1 or more')
-    _, config = read_settings(args)
-    detector = build_detector(config.detector)
-    model = build_model(config.model)
-    if detector is None and not model.can_propose:
-        raise ValueError(f'the model {config.model.name} finds nothing by itself; choose one '
-                         'that does, such as tiny, or give a detector (--detector FILE)')
-
-    def teacher(image: NDArray[np.uint8]) -> Instances:
-        boxes = None if detector is None else detector.detect([image])[0]
-        return model.run([image], [boxes])[0]
-
-    settings = ProposalConfig(least_quality=args.least_quality, shard_images=args.shard_images)
+    node_config, config = read_settings(args)
     rank, world = int(os.environ.get('RANK', '0')), int(os.environ.get('WORLD_SIZE', '1'))
+    labels = _labels(args)
+    quality = args.least_quality
+    if quality is None:
+        quality = SAM_QUALITY if config.model.name in SAM_MODELS else 0.0
+    settings = from_mapping(ProposalConfig, {
+        'least_quality': quality, 'shard_images': args.shard_images, 'most': args.most,
+        'long_side_px': args.long_side}, 'the command line')
+    teacher = _no_teacher if labels else _teacher(config, settings.most, world)
     skipped: dict[str, str] = {}
     images = proposals = 0
-    with tqdm(unit=' images', dynamic_ncols=True, disable=rank > 0) as bar:
+    items, total = _images(args, node_config, labels)
+    with tqdm(unit=' images', dynamic_ncols=True, disable=rank > 0,
+              total=None if total is None else -(-total // world)) as bar:
         for report in write_proposals(
-                args.out, _images(args), teacher, settings, rank, world):
+                args.out, items, teacher, settings, rank, world, bar.update):
             images, proposals = images + report.images, proposals + report.proposals
             skipped.update(report.skipped)
-            bar.update(report.images)
     for name, reason in skipped.items():
         print(f'skipped {name}: {reason}')
-    if images == 0:
+    if images == 0 and world == 1:
         raise ValueError(f'no image of {", ".join(str(path) for path in args.inputs)} could be '
                          'used; the lines above say why')
     print(f'{images} images, {proposals} proposals, {len(skipped)} images skipped, in {args.out}')
     return SOME_SKIPPED if skipped else DONE
 
 
-def _images(args: argparse.Namespace) -> Iterator[NamedImage]:
-    """Frames of all inputs, then what could not be read."""
-    node_config, _ = read_settings(args)
+def _teacher(config: PipelineConfig, most: int, world: int) -> Teacher:
+    """Build the model, and the detector where one is asked for, that mark the images."""
+    from masa_ros.detectors import build_detector
+    from masa_ros.models import build_model
+
+    chosen = replace(
+        config.model, max_masks=max(config.model.max_masks, most),
+        max_proposals=max(config.model.max_proposals, most))
+    if world > 1 and chosen.device == 'auto':
+        chosen = replace(chosen, device=_own_device())
+    model = build_model(chosen)
+    detector = build_detector(config.detector, model)
+    if detector is None and not model.can_propose:
+        raise ValueError(f'the model {config.model.name} finds nothing by itself; choose one '
+                         'that does, such as tiny, or give a detector (--detector FILE)')
+
+    def mark(image: NDArray[np.uint8]) -> Instances:
+        boxes = None if detector is None else detector.detect([image])[0]
+        return model.run([image], [boxes])[0]
+
+    return mark
+
+
+def _own_device() -> str:
+    """Name the GPU of this process, so that they do not all crowd on the first one."""
+    import torch
+
+    local = int(os.environ.get('LOCAL_RANK', '0'))
+    return f'cuda:{local % torch.cuda.device_count()}' if torch.cuda.is_available() else 'cpu'
+
+
+def _no_teacher(_: NDArray[np.uint8]) -> Instances:
+    """Stand in for a model where labels are given."""
+    return Instances()
+
+
+def _labels(args: argparse.Namespace) -> Callable[[str, NDArray[np.uint8]], Instances] | None:
+    """Labels of files that the user named, instead of a model."""
+    from masa_ros.training.label_files import CocoLabels, SegmentMaps
+
+    if args.segments and args.coco:
+        raise ValueError('give --segments or --coco, not both')
+    if args.segments:
+        return SegmentMaps(args.segments)
+    return CocoLabels(args.coco) if args.coco else None
+
+
+def _images(
+    args: argparse.Namespace, config: NodeConfig,
+    labels: Callable[[str, NDArray[np.uint8]], Instances] | None,
+) -> tuple[Iterator[NamedImage], int | None]:
+    """Images of all inputs in order, and their number where it is known."""
+    sources: list[Iterator[NamedImage]] = []
+    total: int | None = 0
     for path in args.inputs:
-        with closing(open_input(path, node_config, use_bag_detections=False)) as recording:
-            for position, item in enumerate(recording):
-                if position % args.every == 0:
-                    stream = item.frame.stream.strip('/').replace('/', '.')
-                    yield NamedImage(
-                        f'{stream}/{item.frame.frame_index:07d}', item.frame.image)
-            for problem in recording.problems():
-                name, _, reason = problem.partition(':')
-                yield NamedImage(name, None, reason.strip() or problem)
+        folder = None if is_bag(path) else open_source(path)
+        if isinstance(folder, ImageFolder):
+            files = folder.files[::args.every]
+            sources.append(_files(folder.stream, files, labels))
+            count: int | None = len(files)
+        elif labels is not None:
+            raise ValueError(f'{path} is no folder of images, which labels belong to')
+        else:
+            recording = open_input(path, config, use_bag_detections=False)
+            sources.append(_frames(recording, args.every))
+            count = None if recording.total is None else -(-recording.total // args.every)
+        total = None if total is None or count is None else total + count
+    return chain.from_iterable(sources), total
+
+
+def _files(
+    stream: str, files: list[Path],
+    labels: Callable[[str, NDArray[np.uint8]], Instances] | None,
+) -> Iterator[NamedImage]:
+    """Images of a folder, read when their turn has come."""
+    for file in files:
+        known = None if labels is None else partial(labels, file.name)
+        yield NamedImage(f'{stream}/{file.name}', None, read=partial(read_image, file),
+                         labels=known)
+
+
+def _frames(recording: Input, every: int) -> Iterator[NamedImage]:
+    """Frames of a bag or video, then what could not be read."""
+    with closing(recording):
+        for position, item in enumerate(recording):
+            if position % every == 0:
+                stream = item.frame.stream.strip('/').replace('/', '.')
+                yield NamedImage(f'{stream}/{item.frame.frame_index:07d}', item.frame.image)
+        for problem in recording.problems():
+            name, _, reason = problem.partition(':')
+            yield NamedImage(name, None, reason.strip() or problem)

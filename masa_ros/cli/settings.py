@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from masa_ros.detectors import read_choice
 from masa_ros.pipeline import PipelineConfig
 from masa_ros.ros.parameters import build_settings, described, NodeConfig, unknown_name_error
 import yaml
@@ -18,8 +19,12 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
     group.add_argument('--model', help='model, such as classical (the default) or sam_vit_b')
     group.add_argument('--checkpoint', metavar='FILE', help='weights of the model')
     group.add_argument('--device', help='auto, cpu, cuda or cuda:<index>')
-    group.add_argument('--detector', metavar='FILE', help='ONNX file of a detector that finds '
-                       'the boxes (YOLOX or PicoDet style)')
+    group.add_argument('--detector', metavar='NAME[:WHAT]', help='who finds the boxes: an .onnx '
+                       'file, torchvision:ARCHITECTURE, grounding_dino, detic, proposals or grid; '
+                       'see docs/detectors.md')
+    group.add_argument('--text', help='classes to find, separated by dots, such as '
+                       '"car . traffic cone"; alone it takes the detector that goes with the '
+                       'model (detic for masa_detic, else grounding_dino)')
     group.add_argument('--classes', metavar='FILE', help='text file with the class names of the '
                        'detector, one per line')
     group.add_argument('--config', metavar='FILE', help='YAML file of settings, such as '
@@ -65,8 +70,10 @@ def setting_values(args: argparse.Namespace) -> dict[str, Any]:
     options = {'model.name': args.model, 'model.checkpoint': args.checkpoint,
                'model.device': args.device}
     if args.detector:
-        options |= {'detector.name': 'onnx', 'detector.checkpoint': args.detector,
-                    'detector.class_file': args.classes}
+        options |= {f'detector.{name}': value
+                    for name, value in read_choice(args.detector).items()}
+    if args.detector or args.text:
+        options |= {'detector.text': args.text, 'detector.class_file': args.classes}
     elif args.classes:
         raise ValueError('--classes names the classes of a detector; give it with --detector')
     values.update({name: value for name, value in options.items() if value is not None})

@@ -1,9 +1,16 @@
 """
-Detectors in ONNX files: YOLOX and PicoDet styles, run by onnxruntime on the CPU or a GPU.
+Detectors in ONNX files, run by onnxruntime on the CPU or a GPU.
 
-The file holds the network only. What comes before (resizing, colour order, normalization) and
-after (decoding of grid cells to boxes, non-maximum suppression) differs between styles and is
-done here, in numpy.
+YOLOX and PicoDet files hold the network only: what comes before (resizing, colour order,
+normalization) and after (decoding of grid cells to boxes, non-maximum suppression) differs
+between the two and is done here, in numpy.
+
+Any other detector fits by the style ``boxes``, a small contract. Its file takes one image
+``(1, 3, H, W)`` float32, RGB from 0 to 1, scaled with its shape kept into the top-left corner of
+a grey input, and gives three outputs with these names: ``boxes`` ``(N, 4)`` xyxy in pixels of the
+input, ``scores`` ``(N,)`` from 0 to 1, and ``labels`` ``(N,)`` class numbers from 0. A leading
+axis of size 1 is allowed on each, ``N`` may differ from image to image, and normalization belongs
+into the file.
 
 References
 ----------
@@ -22,8 +29,9 @@ from pathlib import Path
 from typing import Any
 
 import cv2
-from masa_ros.detectors import DetectorConfig
+from masa_ros.detectors import DetectorConfig, import_library
 from masa_ros.detectors.detector import Detector
+from masa_ros.detectors.prompts import choose_classes, read_names, wanted_names
 from masa_ros.structures.boxes import box_areas, clip_boxes, nms
 from masa_ros.structures.instances import Instances
 import numpy as np
@@ -36,9 +44,10 @@ MOST_CANDIDATES = 1000  # Boxes that enter non-maximum suppression, which is qua
 PADDING = 114  # Grey that YOLOX is trained to see beside an image.
 PICODET_MEAN = np.array([123.675, 116.28, 103.53], np.float32)
 PICODET_DEVIATION = np.array([58.395, 57.12, 57.375], np.float32)
+BOXES_OUTPUTS = ('boxes', 'scores', 'labels')
 
 
-def build(config: DetectorConfig) -> Detector:
+def build(config: DetectorConfig, model: Any = None) -> Detector:
     """
     Load the detector that a configuration names.
 
@@ -65,6 +74,8 @@ class OnnxDetector:
 
     """
 
+    open_vocabulary = False
+
     def __init__(self, config: DetectorConfig) -> None:
         self._session = open_session(config)
         image_input = self._session.get_inputs()[0]
@@ -73,12 +84,22 @@ class OnnxDetector:
             tuple(item.shape) for item in self._session.get_inputs()])
         # Declared shapes may be symbolic; those of a real run are not.
         blank = np.zeros((1, 3, *self._size), np.float32)
+        self._outputs = [str(output.name) for output in self._session.get_outputs()]
         shapes = [output.shape for output in self._infer(blank)]
-        self._style = find_style(shapes, self._size, config.style)
-        self._num_classes = shapes[0][2] - 5 if self._style == 'yolox' else shapes[0][2]
+        self._style = find_style(shapes, self._size, config.style, self._outputs)
+        classes = {'yolox': shapes[0][-1] - 5, 'picodet': shapes[0][-1], 'boxes': None}
+        self._num_classes: int | None = classes[self._style]
         self._names = read_names(config.class_file, self._num_classes)
+        self._keep: NDArray[np.bool_] | None = None
         self.name = f'onnx {Path(config.checkpoint).name} ({self._style})'
         self.reconfigure(config)
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Classes that are looked for; empty where they have numbers only."""
+        keep = self._keep
+        return self._names if keep is None else tuple(
+            name for name, kept in zip(self._names, keep, strict=True) if kept)
 
     def warm_up(self) -> None:
         """Run once on a dummy image."""
@@ -98,15 +119,13 @@ class OnnxDetector:
             If a class to keep is not one of the class file's.
 
         """
-        unknown = sorted(set(config.classes) - set(self._names))
-        if unknown:
-            known = ', '.join(self._names) if self._names else 'none: detector.class_file is empty'
-            raise ValueError(f'detector.classes names {", ".join(unknown)}, which the detector '
-                             f'does not know; known classes are {known}')
-        keep = [not config.classes or name in config.classes
-                for name in self._names or [''] * self._num_classes]
-        self._keep = np.array(keep, bool)
+        self.set_classes(wanted_names(config.classes, config.text))
         self._config = config
+
+    def set_classes(self, names: Sequence[str]) -> None:
+        """See `masa_ros.detectors.detector.Detector.set_classes`."""
+        keep = choose_classes(names, self._names, 'onnx')
+        self._keep = None if all(keep) else np.array(keep, bool)
 
     def close(self) -> None:
         """Free memory."""
@@ -117,7 +136,33 @@ class OnnxDetector:
         return [np.asarray(output, np.float32) for output in outputs]
 
     def _detect_one(self, image: NDArray[np.uint8]) -> Instances:
-        config = self._config
+        config, keep = self._config, self._keep
+        boxes, best, classes = self._found(image, config)
+        boxes = clip_boxes(boxes, image.shape[0], image.shape[1])
+        rows = np.flatnonzero((best >= config.score_threshold) & (box_areas(boxes) > 0))
+        if keep is not None:
+            rows = rows[keep[classes[rows]]]
+        rows = rows[np.argsort(-best[rows], kind='stable')[:MOST_CANDIDATES]]
+        kept = nms(boxes[rows], best[rows], config.nms_threshold, classes[rows])
+        rows = rows[kept[:config.max_detections]]
+        labels = [self._names[i] for i in classes[rows]] if self._names else None
+        return Instances.from_boxes(boxes[rows], np.clip(best[rows], 0, 1), classes[rows], labels)
+
+    def _found(
+        self, image: NDArray[np.uint8], config: DetectorConfig,
+    ) -> tuple[Floats, Floats, NDArray[np.int64]]:
+        """Boxes in image pixels, their best scores and those scores' classes."""
+        if self._style == 'boxes':
+            blob, scale = prepare_boxes(image, self._size)
+            boxes, best, classes = decode_boxes(
+                dict(zip(self._outputs, self._infer(blob), strict=True)))
+            if self._names and len(classes) and not 0 <= classes.min() <= classes.max() < len(
+                    self._names):
+                raise ValueError(
+                    f'{self.name} gives class numbers from {classes.min()} to {classes.max()}, '
+                    f'but detector.class_file has {len(self._names)} names; write one line for '
+                    'each number from 0')
+            return np.asarray(boxes / scale[[0, 1, 0, 1]], np.float32), best, classes
         if self._style == 'yolox':
             blob, scale = prepare_yolox(image, self._size)
             boxes, scores = decode_yolox(self._infer(blob)[0][0], self._size)
@@ -125,16 +170,9 @@ class OnnxDetector:
             blob, scale = prepare_picodet(image, self._size)
             outputs = [output[0] for output in self._infer(blob)]
             boxes, scores = decode_picodet(outputs, self._size, config.score_threshold)
-        boxes = clip_boxes(boxes / scale[[0, 1, 0, 1]], image.shape[0], image.shape[1])
         classes = scores.argmax(axis=1)
         best = np.take_along_axis(scores, classes[:, None], axis=1)[:, 0]
-        usable = (best >= config.score_threshold) & self._keep[classes] & (box_areas(boxes) > 0)
-        rows = np.flatnonzero(usable)
-        rows = rows[np.argsort(-best[rows], kind='stable')[:MOST_CANDIDATES]]
-        kept = nms(boxes[rows], best[rows], config.nms_threshold, classes[rows])
-        rows = rows[kept[:config.max_detections]]
-        labels = [self._names[i] for i in classes[rows]] if self._names else None
-        return Instances.from_boxes(boxes[rows], np.clip(best[rows], 0, 1), classes[rows], labels)
+        return np.asarray(boxes / scale[[0, 1, 0, 1]], np.float32), best, classes
 
 
 def open_session(config: DetectorConfig) -> Any:
@@ -146,11 +184,7 @@ def open_session(config: DetectorConfig) -> Any:
     if not path.is_file():
         raise FileNotFoundError(f'detector file {path} is not there (looked in '
                                 f'{path.absolute().parent}); correct detector.checkpoint')
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise ValueError('the detector onnx needs the Python package onnxruntime, which cannot be '
-                         f'imported ({error}); install it: pip install onnxruntime') from error
+    onnxruntime: Any = import_library('onnxruntime', 'onnx', 'onnxruntime')
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = config.threads or default_threads()
     # Waiting threads would otherwise spin, taking the cores from camera drivers and DDS.
@@ -198,9 +232,10 @@ def input_size(name: str, shapes: Sequence[tuple[Any, ...]]) -> tuple[int, int]:
 
 def find_style(
     shapes: Sequence[tuple[int, ...]], size: tuple[int, int], wanted: str = 'auto',
+    outputs: Sequence[str] = (),
 ) -> str:
     """
-    Tell a detector's style from the shapes of its outputs.
+    Tell a detector's style from the shapes and names of its outputs.
 
     Parameters
     ----------
@@ -210,6 +245,8 @@ def find_style(
         Height and width of the input.
     wanted : str
         ``auto``, or the style that the shapes must fit.
+    outputs : sequence of str
+        Names of the outputs.
 
     Raises
     ------
@@ -219,7 +256,9 @@ def find_style(
     """
     flat = all(len(shape) == 3 and shape[0] == 1 for shape in shapes)
     found = ''
-    if flat and len(shapes) == 1 and shapes[0][2] > 5 and yolox_strides(shapes[0][1], size):
+    if set(BOXES_OUTPUTS) <= set(outputs):
+        found = 'boxes'
+    elif flat and len(shapes) == 1 and shapes[0][2] > 5 and yolox_strides(shapes[0][1], size):
         found = 'yolox'
     elif flat and len(shapes) >= 2 and len(shapes) % 2 == 0 and _fits_picodet(shapes, size):
         found = 'picodet'
@@ -231,8 +270,8 @@ def find_style(
         + (f'is {found} style, not {wanted}; set detector.style to auto' if found else
            'fits no known style: yolox is one output (1, cells of strides 8, 16, 32, 5 + '
            'classes); picodet is class scores (1, cells, classes) of every stride, then box '
-           'distances (1, cells, 4 x bins) of every stride. Export the detector without '
-           'post-processing'))
+           'distances (1, cells, 4 x bins) of every stride, both without post-processing; boxes '
+           'is three outputs named boxes (N, 4), scores (N) and labels (N)'))
 
 
 def _fits_picodet(shapes: Sequence[tuple[int, ...]], size: tuple[int, int]) -> bool:
@@ -292,6 +331,45 @@ def prepare_yolox(
     canvas[:inner[1], :inner[0]] = cv2.resize(image, inner, interpolation=cv2.INTER_LINEAR)
     blob = np.ascontiguousarray(canvas[..., ::-1].transpose(2, 0, 1)[None], np.float32)
     return blob, np.array([inner[0] / width, inner[1] / height], np.float32)
+
+
+def prepare_boxes(
+    image: NDArray[np.uint8], size: tuple[int, int],
+) -> tuple[Floats, Floats]:
+    """Scale as `prepare_yolox` does, but RGB from 0 to 1."""
+    blob, scale = prepare_yolox(image, size)
+    return np.ascontiguousarray(blob[:, ::-1] / np.float32(255)), scale
+
+
+def decode_boxes(outputs: dict[str, Floats]) -> tuple[Floats, Floats, NDArray[np.int64]]:
+    """
+    Check the outputs of the style ``boxes``.
+
+    Returns
+    -------
+    boxes : ndarray
+        ``(N, 4)`` xyxy in pixels of the input.
+    scores : ndarray
+        ``(N,)``.
+    classes : ndarray
+        ``(N,)`` int64.
+
+    Raises
+    ------
+    ValueError
+        If shapes do not fit each other.
+
+    """
+    boxes, scores, classes = (outputs[name] for name in BOXES_OUTPUTS)
+    boxes = boxes[0] if boxes.ndim == 3 and len(boxes) == 1 else boxes
+    scores, classes = (values[0] if values.ndim == 2 and len(values) == 1 else values
+                       for values in (scores, classes))
+    if boxes.ndim != 2 or boxes.shape[1] != 4 or not (
+            scores.shape == classes.shape == boxes.shape[:1]):
+        raise ValueError(f'the detector gives boxes {boxes.shape}, scores {scores.shape} and '
+                         f'labels {classes.shape}, expected (N, 4), (N,) and (N,)')
+    finite = np.isfinite(boxes).all(axis=1) & np.isfinite(scores)
+    return boxes[finite], scores[finite], classes[finite].astype(np.int64)
 
 
 def prepare_picodet(
@@ -372,29 +450,3 @@ def decode_picodet(
             [centers - distances[:, :2], centers + distances[:, 2:]], axis=1) * stride)
         scores.append(score[rows])
     return np.concatenate(boxes), np.concatenate(scores)
-
-
-def read_names(class_file: str, num_classes: int) -> tuple[str, ...]:
-    """
-    Class names in output order; empty where no file is given.
-
-    Raises
-    ------
-    FileNotFoundError
-        If the file is not there.
-    ValueError
-        If it does not have one name per class.
-
-    """
-    if not class_file:
-        return ()
-    path = Path(class_file).expanduser()
-    if not path.is_file():
-        raise FileNotFoundError(f'class file {path} is not there; correct detector.class_file or '
-                                'leave it empty')
-    names = tuple(line.strip() for line in path.read_text(encoding='utf-8').splitlines()
-                  if line.strip())
-    if len(names) != num_classes:
-        raise ValueError(f'class file {path} has {len(names)} names, but the detector gives '
-                         f'{num_classes} classes; each class needs one line, in output order')
-    return names

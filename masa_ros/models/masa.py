@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +75,7 @@ def build(config: ModelConfig, input_rule: InputRule | None = None) -> MasaModel
     mask_model = None
     if config.mask_model != 'none' and not variant.has_sam:
         mask_model = build_model(replace(config, name=config.mask_model, adapter_checkpoint=''))
-    return MasaModel(network, config, weights.info(files), mask_model, input_rule)
+    return MasaModel(network, config, weights.info(files), mask_model, input_rule, files[0])
 
 
 def _find_files(variant: Variant, config: ModelConfig) -> list[Path]:
@@ -120,6 +120,30 @@ def resolve_device(name: str) -> torch.device:
     return device
 
 
+@dataclass(frozen=True, eq=False)
+class EncodedBatch:
+    """
+    What one pass of backbone and adapter made of images of one size.
+
+    Parameters
+    ----------
+    rows : list of int
+        Positions of the images among those given.
+    prepared : list of Prepared
+        Their network input.
+    image_sizes : list of tuple
+        Height and width of each image.
+    encoded : Encoded
+        The features, one batch row for each image.
+
+    """
+
+    rows: list[int]
+    prepared: list[Prepared]
+    image_sizes: list[tuple[int, int]]
+    encoded: Encoded
+
+
 class MasaModel:
     """
     A MASA variant.
@@ -137,6 +161,8 @@ class MasaModel:
         every object is flagged ``MASK_SKIPPED``.
     input_rule : InputRule, optional
         Another scaling and padding than the variant's.
+    file : Path, optional
+        MASA file of the weights, which may hold a detector for the same backbone.
 
     """
 
@@ -145,8 +171,10 @@ class MasaModel:
     def __init__(
         self, network: MasaNetwork, config: ModelConfig, weights_info: WeightsInfo,
         mask_model: Model | None = None, input_rule: InputRule | None = None,
+        file: Path | None = None,
     ) -> None:
         self.name = network.variant.model
+        self.file = file
         self.weights = weights_info
         self.config = config
         self.input_rule = input_rule or network.variant.input_rule
@@ -172,11 +200,27 @@ class MasaModel:
         self.run([image], [Instances.from_boxes([[100, 100, 400, 300]])])
 
     @torch.inference_mode()
+    def encode(self, images: Sequence[NDArray[np.uint8]]) -> list[EncodedBatch]:
+        """
+        Run backbone and adapter, for a detector that shares them and for `run`.
+
+        Parameters
+        ----------
+        images : sequence of ndarray
+            Each ``(H, W, 3)`` uint8 RGB.
+
+        """
+        return list(self._encoded(images))
+
+    @torch.inference_mode()
     def run(
         self, images: Sequence[NDArray[np.uint8]], detections: Sequence[Instances | None],
+        encoded: Sequence[EncodedBatch] | None = None,
     ) -> list[Instances]:
         """
         Segment and embed the objects of several images; see `masa_ros.models.model.Model.run`.
+
+        What `encode` gave for the same images saves their second pass.
 
         Raises
         ------
@@ -189,13 +233,10 @@ class MasaModel:
         for found in detections:
             if found is not None:
                 check_boxes(found.boxes)
-        prepared = [prepare(image, self.input_rule, self._device) for image in images]
         results: list[Instances | None] = [None] * len(images)
-        for rows in self._batches(prepared):
-            made = self._run_batch(
-                [prepared[row] for row in rows], [images[row].shape[:2] for row in rows],
-                [detections[row] for row in rows])
-            for row, instances in zip(rows, made, strict=True):
+        for batch in self._encoded(images) if encoded is None else encoded:
+            made = self._run_batch(batch, [detections[row] for row in batch.rows])
+            for row, instances in zip(batch.rows, made, strict=True):
                 results[row] = instances
         finished = [instances for instances in results if instances is not None]
         return finished if self._segmenter else self._masks_from_outside(images, finished)
@@ -219,13 +260,26 @@ class MasaModel:
         return [group[start:start + most] for group in equal_sizes(prepared)
                 for start in range(0, len(group), most)]
 
+    def _encoded(self, images: Sequence[NDArray[np.uint8]]) -> Iterator[EncodedBatch]:
+        """Encode one batch after the other, so that only one takes memory at a time."""
+        prepared = [prepare(image, self.input_rule, self._device) for image in images]
+        for rows in self._batches(prepared):
+            yield self._encode_batch(rows, prepared, images)
+
+    def _encode_batch(
+        self, rows: list[int], prepared: Sequence[Prepared], images: Sequence[NDArray[np.uint8]],
+    ) -> EncodedBatch:
+        chosen = [prepared[row] for row in rows]
+        pixels = torch.stack([image.pixels for image in chosen])
+        encoded = self._forward(pixels.contiguous(memory_format=torch.channels_last))
+        sizes = [(images[row].shape[0], images[row].shape[1]) for row in rows]
+        return EncodedBatch(rows, chosen, sizes, encoded)
+
     def _run_batch(
-        self, prepared: Sequence[Prepared], sizes: Sequence[tuple[int, ...]],
-        detections: Sequence[Instances | None],
+        self, batch: EncodedBatch, detections: Sequence[Instances | None],
     ) -> list[Instances]:
         """Boxes, embeddings and, with SAM, masks of images of one size."""
-        pixels = torch.stack([image.pixels for image in prepared])
-        encoded = self._forward(pixels.contiguous(memory_format=torch.channels_last))
+        encoded, prepared, sizes = batch.encoded, batch.prepared, batch.image_sizes
         instances = list(detections)
         if any(found is None for found in detections):
             proposals = self._proposals(encoded, prepared)

@@ -35,11 +35,15 @@ class Encoded:
         Five fused levels ``(B, 256, H, W)`` from fine to coarse.
     image_embedding : Tensor or None
         ``(B, 256, 64, 64)`` for SAM's mask decoder; ``None`` for other backbones.
+    backbone : tuple of Tensor
+        Features that the adapter took, for the detector that has the same backbone; empty for
+        backbones without one.
 
     """
 
     pyramid: list[Tensor]
     image_embedding: Tensor | None = None
+    backbone: tuple[Tensor, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -134,7 +138,8 @@ class MasaNetwork(nn.Module):
 
         """
         features, embedding = self.backbone_features(images)
-        return Encoded(self.masa_adapter(features), embedding)
+        shared = tuple(features) if self.variant.has_swin else ()
+        return Encoded(self.masa_adapter(features), embedding, shared)
 
     def embed(self, encoded: Encoded, boxes: Sequence[Tensor]) -> list[Tensor]:
         """

@@ -40,6 +40,9 @@ class FakeRuntime:
     def get_inputs(self) -> list[SimpleNamespace]:
         return [SimpleNamespace(name='image', shape=self.shape)]
 
+    def get_outputs(self) -> list[SimpleNamespace]:
+        return [SimpleNamespace(name=f'output {index}') for index in range(len(self.outputs))]
+
     def run(self, _: None, feed: dict[str, NDArray[np.float32]]) -> list[NDArray[np.float32]]:
         self.blobs.append(feed['image'])
         return self.outputs
@@ -250,15 +253,6 @@ def test_a_class_to_keep_that_is_unknown_is_refused_with_the_known_ones(
             monkeypatch, tmp_path, [yolox_output({})], classes=('cat',), class_file='')
 
 
-def test_a_class_file_of_another_length_is_refused_with_both_counts(tmp_path: Path) -> None:
-    (tmp_path / 'names.txt').write_text('cat\n\ndog\n')
-    with pytest.raises(ValueError, match=r'2 names, but the detector gives 3 classes'):
-        onnx.read_names(str(tmp_path / 'names.txt'), 3)
-    assert onnx.read_names(str(tmp_path / 'names.txt'), 2) == ('cat', 'dog')
-    with pytest.raises(FileNotFoundError, match=r'detector.class_file'):
-        onnx.read_names(str(tmp_path / 'other.txt'), 3)
-
-
 def test_a_missing_or_unnamed_file_says_which_setting_to_correct(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r'detector.checkpoint is empty'):
         build_detector(DetectorConfig(name='onnx'))
@@ -280,6 +274,71 @@ def test_without_onnxruntime_the_package_to_install_is_named(
     monkeypatch.setitem(sys.modules, 'onnxruntime', None)
     with pytest.raises(ValueError, match='pip install onnxruntime'):
         build_detector(DetectorConfig(name='onnx', checkpoint=str(tmp_path / 'net.onnx')))
+
+
+def boxes_network(path: Path) -> None:
+    """
+    Write a network of the style ``boxes`` for inputs of 32 x 64.
+
+    Three boxes: the scores are the red, green and blue of the top-left pixel.
+    """
+    pytest.importorskip('onnx')
+    from onnx import helper, numpy_helper, save, TensorProto
+    boxes = np.array([[0, 0, 16, 16], [16, 0, 48, 32], [0, 0, 64, 32]], np.float32)
+    constants = {'boxes_': boxes, 'labels_': np.array([[2, 0, 1]]),
+                 'places': np.array([[0, 0, 0, 0], [0, 1, 0, 0], [0, 2, 0, 0]])}
+    graph = helper.make_graph(
+        [helper.make_node('Identity', ['boxes_'], ['boxes']),
+         helper.make_node('GatherND', ['image', 'places'], ['scores']),
+         helper.make_node('Identity', ['labels_'], ['labels'])],
+        'boxes', [helper.make_tensor_value_info('image', TensorProto.FLOAT, [1, 3, 32, 64])],
+        [helper.make_tensor_value_info('labels', TensorProto.INT64, [1, 3]),
+         helper.make_tensor_value_info('scores', TensorProto.FLOAT, [3]),
+         helper.make_tensor_value_info('boxes', TensorProto.FLOAT, [3, 4])],
+        [numpy_helper.from_array(value, name) for name, value in constants.items()])
+    save(helper.make_model(graph, opset_imports=[helper.make_opsetid('', 17)], ir_version=9), path)
+
+
+def test_a_file_that_gives_boxes_needs_no_decoding(tmp_path: Path) -> None:
+    pytest.importorskip('onnxruntime')
+    boxes_network(tmp_path / 'own.onnx')
+    (tmp_path / 'names.txt').write_text('cat\ndog\nbird\n')
+    config = DetectorConfig(
+        name='onnx', checkpoint=str(tmp_path / 'own.onnx'), score_threshold=0.3,
+        class_file=str(tmp_path / 'names.txt'))
+    detector = build_detector(config)
+    assert detector is not None
+    assert detector.name.endswith('(boxes)')
+    image = np.zeros((32, 32, 3), np.uint8)  # Scale 1: the right half of the input is padding.
+    image[0, 0] = (204, 51, 128)
+    found = detector.detect([image])[0]
+    # Red 0.8 is the bird of 16 x 16, green 0.2 is below 0.3, blue 0.5 is the dog, cut to 32 x 32.
+    assert found.labels == ('bird', 'dog')
+    np.testing.assert_allclose(found.scores, [0.8, 128 / 255], rtol=1e-6)
+    np.testing.assert_allclose(found.boxes, [[0, 0, 16, 16], [0, 0, 32, 32]])
+    detector.set_classes(['Dog'])
+    assert detector.detect([image])[0].labels == ('dog',)
+    assert detector.class_names == ('dog',)
+    (tmp_path / 'names.txt').write_text('cat\ndog\n')
+    detector = build_detector(config)
+    assert detector is not None
+    with pytest.raises(ValueError, match=r'class numbers from 0 to 2, but .* has 2 names'):
+        detector.detect([image])
+
+
+def test_a_file_that_gives_boxes_may_give_none_or_nonsense() -> None:
+    boxes, scores, classes = onnx.decode_boxes({
+        'boxes': np.zeros((1, 0, 4), np.float32), 'scores': np.zeros((1, 0), np.float32),
+        'labels': np.zeros((1, 0), np.float32)})
+    assert (boxes.shape, scores.shape, classes.shape) == ((0, 4), (0,), (0,))
+    boxes, scores, _ = onnx.decode_boxes({
+        'boxes': np.array([[0, 0, np.nan, 1], [0, 0, 1, 1]], np.float32),
+        'scores': np.array([1, np.inf], np.float32), 'labels': np.zeros(2, np.float32)})
+    assert len(boxes) == len(scores) == 0
+    with pytest.raises(ValueError, match=r'boxes \(2, 4\), scores \(3,\)'):
+        onnx.decode_boxes({
+            'boxes': np.zeros((2, 4), np.float32), 'scores': np.zeros(3, np.float32),
+            'labels': np.zeros(2, np.float32)})
 
 
 @pytest.mark.data
