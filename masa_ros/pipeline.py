@@ -16,6 +16,7 @@ from masa_ros.detectors.prompts import unique_names
 from masa_ros.detectors.selection import ClassConfig, ClassRules, Vocabulary
 from masa_ros.models import build_model, ModelConfig
 from masa_ros.models.model import Model
+from masa_ros.regions import Regions, RegionsConfig
 from masa_ros.structures.boxes import clip_boxes, valid_boxes
 from masa_ros.structures.frame import Frame
 from masa_ros.structures.instances import Flag, Instances, TrackedInstances
@@ -31,6 +32,7 @@ class PipelineConfig:
     model: ModelConfig = group(ModelConfig)
     detector: DetectorConfig = group(DetectorConfig)
     classes: ClassConfig = group(ClassConfig)
+    regions: RegionsConfig = group(RegionsConfig)
     tracker: TrackerConfig = group(TrackerConfig)
 
 
@@ -51,6 +53,8 @@ class FrameResult:
         a score that is no number).
     used_detections : bool
         Whether boxes came from outside or from the detector; ``False`` for own proposals.
+    ignored : int
+        Objects left out because they are in an ignored part of the image.
 
     """
 
@@ -58,6 +62,7 @@ class FrameResult:
     stage_times_ms: dict[str, float]
     rejected_detections: int
     used_detections: bool
+    ignored: int = 0
 
 
 @dataclass(frozen=True)
@@ -66,6 +71,7 @@ class _Seen:
 
     instances: Instances
     rejected: int
+    ignored: int
     used_detections: bool
     times_ms: dict[str, float]
 
@@ -102,6 +108,8 @@ class Pipeline:
         self._rules = ClassRules(self._config.classes, self._vocabulary)
         self._lock = threading.RLock()
         self._trackers: dict[str, Tracker] = {}
+        self._regions = Regions(self._config.regions)
+        self._own_regions: dict[str, Regions] = {}
 
     @property
     def config(self) -> PipelineConfig:
@@ -132,7 +140,10 @@ class Pipeline:
         weights = self._model.weights
         return json.dumps(
             {'settings': flatten(self._config), 'weights': weights.summary(),
-             'sha256': weights.sha256}, sort_keys=True)
+             'sha256': weights.sha256,
+             **{f'regions of {stream}': regions.digest()
+                for stream, regions in {'': self._regions, **self._own_regions}.items()
+                if regions}}, sort_keys=True)
 
     def warm_up(self) -> None:
         """Run every part once, so that the first real frame is not slow."""
@@ -197,6 +208,8 @@ class Pipeline:
         if len(set(streams)) != len(streams):
             raise ValueError(f'a batch holds two frames of one stream ({streams}); process them '
                              'one after the other')
+        if not frames:
+            return []
         try:
             seen = self._see(frames, detections)
         except Exception as error:
@@ -213,15 +226,24 @@ class Pipeline:
         started = time.perf_counter()
         encoded = self._encode(frames, detections)
         given, rejected = self._observations(frames, detections, encoded)
+        ignored = [0] * len(frames)
+        for i, (frame, boxes) in enumerate(zip(frames, given, strict=True)):
+            if boxes is not None:
+                given[i], ignored[i] = self._without_ignored(frame, boxes, by_mask=False)
         detected = time.perf_counter()
         images = [frame.image for frame in frames]
         instances = (self._model.run(images, given) if encoded is None
                      else self._sharing_model.run(images, given, encoded))
+        for i, (frame, boxes) in enumerate(zip(frames, given, strict=True)):
+            if boxes is None:
+                instances[i], ignored[i] = self._without_ignored(
+                    frame, instances[i], by_mask=True)
         segmented = time.perf_counter()
         times_ms = {'detect': 1e3 * (detected - started) / len(frames),
                     'segment': 1e3 * (segmented - detected) / len(frames)}
-        return [_Seen(found, bad, boxes is not None, times_ms)
-                for found, bad, boxes in zip(instances, rejected, given, strict=True)]
+        return [_Seen(found, bad, left_out, boxes is not None, times_ms)
+                for found, bad, left_out, boxes in zip(
+                    instances, rejected, ignored, given, strict=True)]
 
     def _track(self, frame: Frame, seen: _Seen) -> FrameResult | Exception:
         """Give the objects of one frame their identities."""
@@ -234,7 +256,37 @@ class Pipeline:
             return error
         return FrameResult(
             tracks, {**seen.times_ms, 'track': 1e3 * (time.perf_counter() - before)},
-            seen.rejected, seen.used_detections)
+            seen.rejected, seen.used_detections, seen.ignored)
+
+    def _without_ignored(
+        self, frame: Frame, found: Instances, by_mask: bool,
+    ) -> tuple[Instances, int]:
+        """Objects outside the ignored part of the stream's images, and how many were in it."""
+        regions = self.regions(frame.stream)
+        if not regions or not len(found):
+            return found, 0
+        area = regions.area(frame.height_px, frame.width_px)
+        keeps = area.keeps_masks if by_mask else area.keeps_boxes
+        kept = keeps(found, regions.config.share)
+        return found.select(kept), int((~kept).sum())
+
+    def regions(self, stream: str) -> Regions:
+        """Return what is ignored in the images of a stream."""
+        return self._own_regions.get(stream, self._regions)
+
+    def set_regions(self, stream: str, config: RegionsConfig) -> None:
+        """
+        Ignore something else in the images of a stream than in those of the others.
+
+        Raises
+        ------
+        FileNotFoundError, ValueError
+            If an image file is missing or cannot be read.
+
+        """
+        if stream in self._own_regions and self._own_regions[stream].config == config:
+            return
+        self._own_regions[stream] = Regions(config)
 
     def reset(self, stream: str | None = None) -> None:
         """Forget the tracks of one stream, or of all; ids start anew, UUIDs stay unique."""
@@ -266,6 +318,8 @@ class Pipeline:
                 self._detector.reconfigure(config.detector)
             if config.classes != self._config.classes:
                 self._rules = ClassRules(config.classes, self._vocabulary)
+            if config.regions != self._config.regions:
+                self._regions = Regions(config.regions)
             for tracker in self._trackers.values():
                 tracker.reconfigure(config.tracker)
             self._config = config

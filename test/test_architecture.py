@@ -22,8 +22,10 @@ ALLOWED: dict[str, set[str]] = {
     'visualization': {'structures'},
     'detectors': {'models', 'structures'},
     'training': {'models', 'structures', 'rendering', 'sources'},
-    'pipeline': {'detectors', 'models', 'tracking', 'structures'},
-    'ros': {'pipeline', 'detectors', 'models', 'tracking', 'visualization', 'structures'},
+    'regions': {'structures'},
+    'pipeline': {'detectors', 'models', 'tracking', 'structures', 'regions'},
+    'ros': {'pipeline', 'regions', 'detectors', 'models', 'tracking', 'visualization',
+            'structures'},
 }
 ROS_PACKAGES = {
     'rclpy', 'sensor_msgs', 'std_msgs', 'std_srvs', 'vision_msgs', 'diagnostic_msgs',

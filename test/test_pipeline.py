@@ -1,188 +1,160 @@
-"""The pipeline between detector and model, with parts that record what they are asked."""
+"""The pipeline around a model without weights: batches, streams, regions."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
-import threading
 from typing import Any
 
-from masa_ros.detectors import DetectorConfig
-from masa_ros.detectors.detector import Detector
-from masa_ros.detectors.selection import ClassConfig
+from masa_ros.models import ModelConfig
 from masa_ros.models.model import WeightsInfo
-from masa_ros.pipeline import Pipeline, PipelineConfig
+from masa_ros.pipeline import FrameResult, Pipeline, PipelineConfig
+from masa_ros.regions import RegionsConfig
 from masa_ros.structures.frame import Frame
-from masa_ros.structures.instances import Instances
+from masa_ros.structures.instances import Flag, Instances
+from masa_ros.structures.masks import encode_crop
 import numpy as np
 from numpy.typing import NDArray
 import pytest
 
-IMAGE = np.zeros((40, 60, 3), np.uint8)
-BOXES = [[0, 0, 10, 10], [20, 20, 30, 30], [30, 0, 40, 10]]
+LEFT, RIGHT = [4.0, 10.0, 24.0, 30.0], [40.0, 10.0, 60.0, 30.0]
+LOWEST_ROWS = '0,30 64,30 64,48 0,48'
 
 
-class FakeModel:
-    """Gives every box the same embedding; can be encoded."""
+class PlainModel:
+    """Proposes the left box and full masks; refuses images with a white corner."""
 
-    name = 'fake'
+    name = 'plain'
     weights = WeightsInfo()
     device = 'cpu'
     can_propose = True
 
     def __init__(self) -> None:
-        self.encodings = 0
-        self.given: list[Any] = []
-        self.encoded: list[Any] = []
+        self.batches: list[int] = []
 
-    def warm_up(self) -> None: ...
-
-    def encode(self, images: Sequence[NDArray[np.uint8]]) -> list[str]:
-        self.encodings += 1
-        return [f'features of {len(images)} images']
+    def warm_up(self) -> None:
+        pass
 
     def run(
         self, images: Sequence[NDArray[np.uint8]], detections: Sequence[Instances | None],
-        encoded: Any = None,
     ) -> list[Instances]:
-        self.given.append(list(detections))
-        self.encoded.append(encoded)
-        return [(found or Instances()).with_fields(
-            embeddings=np.ones((len(found or ()), 4), np.float32)) for found in detections]
+        self.batches.append(len(images))
+        if any(image[0, 0, 0] == 255 for image in images):
+            raise RuntimeError('a white corner')
+        return [self._one(found) for found in detections]
 
-    def reconfigure(self, config: Any) -> None: ...
+    def _one(self, found: Instances | None) -> Instances:
+        if found is None:
+            found = Instances.from_boxes([LEFT], flag=Flag.FROM_PROPOSAL)
+        corners = found.boxes.astype(int).tolist()
+        return found.with_fields(
+            masks=tuple(encode_crop(np.ones((y1 - y0, x1 - x0), bool), x0, y0)
+                        for x0, y0, x1, y1 in corners),
+            embeddings=np.ones((len(found), 4), np.float32))
 
-    def close(self) -> None: ...
+    def reconfigure(self, config: ModelConfig) -> None:
+        pass
 
-
-class FakeDetector:
-    """Finds one box of each class that it looks for."""
-
-    name = 'fake'
-    open_vocabulary = True
-    class_names: tuple[str, ...] = ('car', 'person')
-
-    def __init__(self) -> None:
-        self.images = 0
-        self.configs: list[DetectorConfig] = []
-
-    def warm_up(self) -> None: ...
-
-    def detect(self, images: Sequence[NDArray[np.uint8]]) -> list[Instances]:
-        self.images += len(images)
-        names = self.class_names
-        return [Instances.from_boxes(BOXES[:len(names)], [0.9] * len(names), range(len(names)),
-                                     names) for _ in images]
-
-    def set_classes(self, names: Sequence[str]) -> None:
-        if 'unicorn' in names:
-            raise ValueError('no unicorns')
-        self.class_names = tuple(names)
-
-    def reconfigure(self, config: DetectorConfig) -> None:
-        self.configs.append(config)
-
-    def close(self) -> None: ...
+    def close(self) -> None:
+        pass
 
 
-class SharingDetector(FakeDetector):
-    """The same on the model's features."""
-
-    shares_features = True
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.asked: list[tuple[Any, list[int]]] = []
-
-    def detect_encoded(self, encoded: Any, rows: Sequence[int]) -> list[Instances]:
-        self.asked.append((encoded, list(rows)))
-        return self.detect([IMAGE] * len(rows))
+def frame(stream: str, index: int = 0, corner: int = 0) -> Frame:
+    image = np.full((48, 64, 3), 100, np.uint8)
+    image[0, 0] = corner
+    return Frame(image, 1 + 10**8 * index, index, stream)
 
 
-def frame(index: int = 0, stream: str = '') -> Frame:
-    return Frame(IMAGE, index * 10 ** 8, index, stream)
+def pipeline(**regions: Any) -> tuple[Pipeline, PlainModel]:
+    model = PlainModel()
+    config = PipelineConfig(regions=RegionsConfig(**regions))
+    return Pipeline(config, model=model), model
 
 
-def pipeline(detector: Detector | None, **classes: Any) -> tuple[Pipeline, FakeModel]:
-    model = FakeModel()
-    config = PipelineConfig(classes=ClassConfig(**classes))
-    return Pipeline(config, model=model, detector=detector), model
+def ids(results: Sequence[FrameResult | Exception]) -> list[list[int] | str]:
+    return [str(result) if isinstance(result, Exception) else result.tracks.track_ids.tolist()
+            for result in results]
 
 
-def test_class_rules_hold_for_boxes_from_outside_and_from_the_detector() -> None:
-    detector = FakeDetector()
-    both, model = pipeline(detector, rename=('car=vehicle',), ignore=('person',),
-                           score_thresholds=('vehicle=0.5',))
-    both.process(frame(0))
-    outside = Instances.from_boxes(BOXES, [0.9, 0.4, 0.9], [7, 7, 8], ['car', 'car', 'person'])
-    both.process(frame(1), outside)
-    assert [given[0].labels for given in model.given] == [('vehicle',), ('vehicle',)]
-    assert model.given[0][0].class_ids.tolist() == model.given[1][0].class_ids.tolist()
+# --- batches --------------------------------------------------------------------------------
 
 
-def test_changed_class_rules_hold_from_the_next_frame_on() -> None:
-    running, model = pipeline(FakeDetector())
-    running.process(frame(0))
-    running.reconfigure(replace(running.config, classes=ClassConfig(keep=('person',))))
-    running.process(frame(1))
-    assert [given[0].labels for given in model.given] == [('car', 'person'), ('person',)]
+def test_streams_of_one_batch_share_a_pass_and_no_ids() -> None:
+    tracked, model = pipeline()
+    boxes = Instances.from_boxes([LEFT, RIGHT])
+    results = tracked.process_batch(
+        [frame('a'), frame('b'), frame('c')], [boxes, boxes.select([0]), None])
+    assert model.batches == [3]
+    assert ids(results) == [[1, 2], [1], [1]]
+    uuids = [uuid for result in results for uuid in result.tracks.uuids]
+    assert len(set(uuids)) == 4
 
 
-def test_classes_set_while_running_hold_from_the_next_frame_on() -> None:
-    detector = FakeDetector()
-    running, model = pipeline(detector)
-    running.process(frame(0))
-    running.set_classes(['traffic  cone', 'Traffic Cone', 'dog'])
-    running.process(frame(1))
-    assert model.given[1][0].labels == ('traffic cone', 'dog')
-    assert running.config.detector.classes == ('traffic cone', 'dog')
-    with pytest.raises(ValueError, match='no unicorns'):
-        running.set_classes(['unicorn'])
-    assert running.config.detector.classes == ('traffic cone', 'dog')
+def test_a_bad_frame_does_not_spoil_the_others_of_its_batch() -> None:
+    tracked, model = pipeline()
+    results = tracked.process_each(
+        [frame('a'), frame('b', corner=255), frame('c')], [None, None, None])
+    assert ids(results) == [[1], 'a white corner', [1]]
+    assert model.batches == [3, 1, 1, 1]
+    again = tracked.process_each(
+        [frame('a', 1), frame('b', 1), frame('c', 1)], [None, None, None])
+    assert ids(again) == [[1], [1], [1]]
 
 
-def test_classes_may_be_set_from_another_thread_while_frames_run() -> None:
-    detector = FakeDetector()
-    running, model = pipeline(detector)
-    stop = threading.Event()
-
-    def change() -> None:
-        while not stop.is_set():
-            running.set_classes(['car'])
-            running.set_classes(['dog', 'cat', 'cow'])
-
-    thread = threading.Thread(target=change)
-    thread.start()
-    for index in range(200):
-        running.process(frame(index))
-    stop.set()
-    thread.join()
-    seen = {given[0].labels for given in model.given}
-    assert seen <= {('car', 'person'), ('car',), ('dog', 'cat', 'cow')}
+def test_a_frame_out_of_order_is_its_own_stream_s_problem() -> None:
+    tracked, model = pipeline()
+    tracked.process_batch([frame('a', 5), frame('b', 0)], [None, None])
+    results = tracked.process_each([frame('a', 3), frame('b', 1)], [None, None])
+    assert isinstance(results[0], ValueError)
+    assert ids(results)[1] == [1]
+    assert model.batches == [2, 2]
+    with pytest.raises(ValueError, match='came after frame 5'):
+        tracked.process_batch([frame('a', 4), frame('b', 2)], [None, None])
 
 
-def test_classes_cannot_be_set_without_a_detector() -> None:
-    with pytest.raises(ValueError, match=r'set detector\.name'):
-        pipeline(None)[0].set_classes(['car'])
+def test_an_empty_batch_is_nothing_and_two_frames_of_a_stream_are_refused() -> None:
+    tracked, _ = pipeline()
+    assert tracked.process_each([], []) == []
+    with pytest.raises(ValueError, match='two frames of one stream'):
+        tracked.process_each([frame('a'), frame('a', 1)], [None, None])
 
 
-def test_a_sharing_detector_and_the_model_use_one_encoding() -> None:
-    detector = SharingDetector()
-    sharing, model = pipeline(detector)
-    results = sharing.process_batch([frame(0, 'a'), frame(0, 'b')], [None, None])
-    assert model.encodings == 1
-    assert detector.asked == [(['features of 2 images'], [0, 1])]
-    assert model.encoded == [['features of 2 images']]
-    assert all(result.used_detections for result in results)
+# --- regions --------------------------------------------------------------------------------
 
 
-def test_a_sharing_detector_is_asked_only_for_images_without_boxes() -> None:
-    detector = SharingDetector()
-    sharing, model = pipeline(detector)
-    boxes = Instances.from_boxes(BOXES[:1], labels=['bus'])
-    sharing.process_batch([frame(0, 'a'), frame(0, 'b')], [boxes, None])
-    assert detector.asked[0][1] == [1]
-    assert [given.labels for given in model.given[0]] == [('bus',), ('car', 'person')]
-    sharing.process_batch([frame(1, 'a')], [boxes])
-    assert model.encodings == 1
-    assert model.encoded[1] is None
+def test_given_boxes_in_an_ignored_region_are_left_out_before_the_model() -> None:
+    tracked, _ = pipeline(ignore_polygons=('32,0 64,0 64,48 32,48',))
+    boxes = Instances.from_boxes([LEFT, RIGHT, [20.0, 10.0, 36.0, 20.0]])
+    result = tracked.process(frame('a'), boxes)
+    assert result.tracks.boxes.tolist() == [LEFT, [20, 10, 36, 20]]
+    assert (result.ignored, result.rejected_detections) == (1, 0)
+
+
+def test_own_proposals_are_judged_too() -> None:
+    tracked, _ = pipeline(ignore_polygons=('0,0 32,0 32,48 0,48',))
+    result = tracked.process(frame('a'))
+    assert (len(result.tracks), result.ignored) == (0, 1)
+
+
+def test_a_stream_may_have_regions_of_its_own() -> None:
+    tracked, _ = pipeline(ignore_polygons=('0,0 32,0 32,48 0,48',))
+    before = tracked.fingerprint()
+    tracked.set_regions('b', RegionsConfig(ignore_polygons=(LOWEST_ROWS,)))
+    results = tracked.process_batch([frame('a'), frame('b')], [None, None])
+    assert ids(results) == [[], [1]]
+    assert tracked.fingerprint() != before
+
+
+def test_regions_change_while_running() -> None:
+    tracked, _ = pipeline()
+    assert len(tracked.process(frame('a', 0)).tracks) == 1
+    tracked.reconfigure(PipelineConfig(
+        regions=RegionsConfig(ignore_polygons=('0,0 32,0 32,48 0,48',))))
+    assert tracked.process(frame('a', 1)).ignored == 1
+
+
+def test_regions_that_do_not_fit_one_camera_do_not_stop_the_others() -> None:
+    tracked, _ = pipeline()
+    tracked.set_regions('b', RegionsConfig(interest_polygons=('900,0 999,0 999,99',)))
+    results = tracked.process_each([frame('a'), frame('b')], [None, None])
+    assert ids(results)[0] == [1]
+    assert 'leave nothing' in str(results[1])
