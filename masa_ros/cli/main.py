@@ -21,7 +21,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     'demo': ('masa_ros.cli.demo', 'render a street, track it in a real ROS 2 graph, score it'),
     'evaluate': ('masa_ros.cli.evaluate', 'score trackers on data sets and recordings'),
     'weights': ('masa_ros.cli.weights', 'list, fetch and verify the weights of the models'),
-    'train': ('masa_ros.cli.train', 'train the small network from a recipe or on images'),
+    'train': ('masa_ros.cli.train', 'train a model from a recipe or on images'),
     'adapt': ('masa_ros.cli.adapt', 'fine-tune the track head on a recording, without labels'),
     'propose': ('masa_ros.cli.propose', 'let a model mark everything in images, to train on'),
     'embed': ('masa_ros.cli.embed', 'draw what the embeddings of a model tell apart'),

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from masa_ros.cli.inputs import Input, open_input
-from masa_ros.cli.settings import add_settings, read_settings
+from masa_ros.cli.settings import add_settings, read_settings, setting_values
 from masa_ros.pipeline import PipelineConfig
 from masa_ros.ros.bag import is_bag
 from masa_ros.ros.parameters import NodeConfig
@@ -73,7 +73,10 @@ def run(args: argparse.Namespace) -> int:
     settings = from_mapping(ProposalConfig, {
         'least_quality': quality, 'shard_images': args.shard_images, 'most': args.most,
         'long_side_px': args.long_side}, 'the command line')
-    teacher = _no_teacher if labels else _teacher(config, settings.most, world)
+    room = settings.most
+    if 'model.max_proposals' in setting_values(args):
+        room = min(room, config.model.max_proposals)
+    teacher = _no_teacher if labels else _teacher(config, room, world)
     skipped: dict[str, str] = {}
     images = proposals = 0
     items, total = _images(args, node_config, labels)

@@ -1,4 +1,4 @@
-"""``masa_ros train``: train the small network from a recipe or on a folder of images."""
+"""``masa_ros train``: train a network from a recipe or on a folder of images."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import yaml
 def add_parser(subparsers: Any) -> None:
     """Add the command to the command line."""
     parser: argparse.ArgumentParser = subparsers.add_parser(
-        'train', help='train the small network from a recipe or on images',
+        'train', help='train a model from a recipe or on images',
         description='Train from a YAML recipe, or on images: a folder that masa_ros propose '
         'made, or a folder of images that the model marks first. A run that was broken off goes '
         'on. For several processes: torchrun -m masa_ros.training.train RECIPE.')
@@ -22,7 +22,25 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument('settings', nargs='*', metavar='NAME=VALUE',
                         help='settings over the recipe, such as steps=2000 or run=runs/mine')
     parser.add_argument('--out', type=Path, help='run folder when training on images')
+    parser.add_argument('--recipe', type=Path,
+                        help='recipe (.yaml) to train with on images, such as '
+                        'config/train_paper.yaml')
     parser.set_defaults(run=run)
+    _mix(parser)
+
+
+def _mix(parser: argparse.ArgumentParser) -> None:
+    """Let settings stand before and after options; argparse by itself wants them together."""
+    plain = parser.parse_known_args
+
+    def parse(args: Any = None, namespace: Any = None) -> Any:
+        parser.parse_known_args = plain  # type: ignore[method-assign]
+        try:
+            return parser.parse_known_intermixed_args(args, namespace)
+        finally:
+            parser.parse_known_args = parse  # type: ignore[method-assign]
+
+    parser.parse_known_args = parse  # type: ignore[method-assign]
 
 
 def run(args: argparse.Namespace) -> int:
@@ -35,36 +53,50 @@ def run(args: argparse.Namespace) -> int:
     if args.input.suffix in ('.yaml', '.yml'):
         config = load_config(args.input, overrides)
     elif args.input.is_dir():
-        config = _on_images(args.input, args.out, overrides)
+        config = _on_images(args.input, args.out, args.recipe, overrides)
     else:
         raise FileNotFoundError(f'{args.input} is neither a recipe (.yaml) nor a folder')
     if not isinstance(config, TrainConfig):
         raise TypeError('a recipe must give a TrainConfig')
     newest = train(config)
-    print(f'trained; use it with --model tiny --checkpoint {newest}')
+    if config.model == 'tiny':
+        print(f'trained; use it with --model tiny --checkpoint {newest}')
+    else:
+        print(f'trained; use it with --model {config.model} '
+              f'--set model.adapter_checkpoint={newest.with_name("masa.pth")}')
     return 0
 
 
-def _on_images(folder: Path, out: Path | None, overrides: dict[str, Any]) -> Any:
+def _on_images(
+    folder: Path, out: Path | None, recipe: Path | None, overrides: dict[str, Any],
+) -> Any:
     """Recipe for a folder: mark the images where needed, then start from the shipped weights."""
     from masa_ros.models.tiny.weights import SHIPPED
     from masa_ros.structures.settings import from_mapping
-    from masa_ros.training.config import TrainConfig
+    from masa_ros.training.config import load_config, MASA_DEFAULTS, TrainConfig
     from masa_ros.training.corpus import write_corpus
     from masa_ros.training.proposals import read_proposals
 
     place = out or Path('runs') / folder.resolve().name
+    # A mistake in the settings must not wait for hours of proposals.
+    given = {'run': str(place), 'data.corpus': str(place / 'corpus'), **overrides}
+    if recipe is not None:
+        config = load_config(recipe, given)
+    elif overrides.get('model', 'tiny') == 'tiny':
+        start = {'initial_weights': str(SHIPPED)} if SHIPPED.is_file() else {}
+        config = from_mapping(TrainConfig, {**start, **given}, 'the command line')
+    else:
+        config = from_mapping(TrainConfig, {**MASA_DEFAULTS, **given}, 'the command line')
     shards = folder
     if not list(folder.glob('shard-*.tar')):
         from masa_ros.cli.main import main
 
         shards = place / 'proposals'
-        main(['propose', str(folder), '--out', str(shards)])
-    corpus = write_corpus(place / 'corpus', read_proposals(shards))
-    start = {'initial_weights': str(SHIPPED)} if SHIPPED.is_file() else {}
-    return from_mapping(TrainConfig, {
-        'run': str(place), 'data.corpus': str(corpus.folder), **start, **overrides},
-        'the command line')
+        # 1 says that some images were listed and skipped, which is no reason to stop.
+        if main(['propose', str(folder), '--out', str(shards)]) > 1:
+            raise ValueError(f'no proposals could be made for {folder}; the lines above say why')
+    write_corpus(place / 'corpus', read_proposals(shards))
+    return config
 
 
 def _overrides(entries: list[str]) -> dict[str, Any]:

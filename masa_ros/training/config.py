@@ -121,6 +121,17 @@ class TrainConfig:
     optim: OptimConfig = group(OptimConfig)
 
 
+MASA_DEFAULTS: dict[str, Any] = {
+    'views.size': 1024, 'views.large_scale': True, 'views.mixup': 1.0, 'views.paste_max': 0,
+    'views.photometric': 0.0, 'pairs.max_instances': 256, 'pairs.max_masks': 0,
+    'pairs.track_jitter': 0.0, 'loss.margin_weight': 0.0, 'loss.detection_weight': 1.0,
+    'loss.across_images': False, 'optim.optimizer': 'sgd', 'optim.learning_rate': 0.04,
+    'optim.rate_batch': 128, 'optim.weight_decay': 1e-4, 'optim.clip_norm': 35.0,
+    'optim.schedule': 'step', 'optim.ema': 0.0,
+}
+"""What a MASA variant is trained with where no recipe says otherwise: the paper's settings."""
+
+
 def load_config(path: str | Path, overrides: Mapping[str, Any] | None = None) -> TrainConfig:
     """
     Read a YAML file and settings given by dotted names over it.

@@ -38,6 +38,8 @@ log = logging.getLogger(__name__)
 
 LEARNED = ('masa_adapter.', 'rpn_head.', 'roi_head.', 'track_head.', 'backbone.')
 """Prefixes of what a run may learn; a backbone under ``detector.`` is never among it."""
+EXPORTED = 'masa.pth'
+"""Name of the file that a finished run writes for `masa_ros.models.load`."""
 _SAM_SIDE = 1024
 _DIVISOR = 32
 _RPN_TRAINING, _RPN_TESTING = 2000, 1000
@@ -268,6 +270,10 @@ class MasaTrainable:
                 features = views.track_features.float()
             hits += retrieved(network.track_head(features).float(), views, 1)
         return {'retrieval': mean_of(hits), 'recall': mean_of(recalls)}
+
+    def export(self, network: nn.Module, run: Path) -> Path | None:
+        """Write the averaged weights as the authors' files are written."""
+        return export(self.config, network.state_dict(), run / EXPORTED)
 
     def cached(self, dataset: PairDataset, folder: Path, main: bool) -> PairDataset:
         """Compute the pooled features of the pairs once, where the track head learns alone."""

@@ -63,12 +63,20 @@ class NamedImage:
         ``(H, W, 3)`` uint8 RGB; ``None`` where it could not be read.
     problem : str
         Why it could not be read.
+    read : callable, optional
+        Reads the image when its turn has come, so that what is done already costs nothing;
+        raises ``ValueError`` where that fails.
+    labels : callable, optional
+        Image, reduced to the size that is kept, to the instances known in it; instead of the
+        teacher. Raises ``ValueError`` where there are none to be had.
 
     """
 
     name: str
     image: NDArray[np.uint8] | None
     problem: str = ''
+    read: Callable[[], NDArray[np.uint8]] | None = None
+    labels: Teacher | None = None
 
 
 @dataclass(frozen=True)
@@ -85,6 +93,7 @@ class ShardReport:
 def write_proposals(
     folder: str | Path, images: Iterable[NamedImage], teacher: Teacher,
     config: ProposalConfig | None = None, rank: int = 0, world: int = 1,
+    progress: Callable[[int], object] | None = None,
 ) -> Iterator[ShardReport]:
     """
     Run a teacher over images and keep what it proposes.
@@ -101,6 +110,8 @@ def write_proposals(
         What is kept.
     rank, world : int
         This process makes every ``world``-th shard, starting with ``rank``.
+    progress : callable, optional
+        Told the number of images that were dealt with since it was told last.
 
     Yields
     ------
@@ -114,8 +125,10 @@ def write_proposals(
     for number, batch in enumerate(_batches(images, config.shard_images)):
         if number % world != rank:
             continue
-        yield (_finished(place, number, batch)
-               or _write_shard(place, number, batch, teacher, config))
+        report = _finished(place, number, batch)
+        if report is not None and progress is not None:
+            progress(len(batch))
+        yield report or _write_shard(place, number, batch, teacher, config, progress)
 
 
 def read_proposals(folder: str | Path, source: str = '') -> Iterator[LabelledImage]:
@@ -212,6 +225,7 @@ def _finished(place: Path, number: int, batch: list[NamedImage]) -> ShardReport 
 
 def _write_shard(
     place: Path, number: int, batch: list[NamedImage], teacher: Teacher, config: ProposalConfig,
+    progress: Callable[[int], object] | None,
 ) -> ShardReport:
     """Run the teacher over one shard's images."""
     shard = place / f'shard-{number:05d}.tar'
@@ -220,12 +234,13 @@ def _write_shard(
     images = proposals = 0
     with tarfile.open(scratch, 'w') as archive:
         for key, item in enumerate(batch):
-            if item.image is None:
-                skipped[item.name] = item.problem
+            if progress is not None:
+                progress(1)
+            try:
+                image, found = _mark(item, teacher, config)
+            except ValueError as error:
+                skipped[item.name] = str(error)
                 continue
-            image = shrink(item.image, config.long_side_px)
-            height, width = image.shape[:2]
-            found = filter_proposals(teacher(image), height, width, config)
             key_name = f'{number:05d}{key:05d}'
             packed = cv2.imencode('.jpg', cv2.cvtColor(image, cv2.COLOR_RGB2BGR),
                                   [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1].tobytes()
@@ -237,6 +252,30 @@ def _write_shard(
     scratch.replace(shard)
     shard.with_suffix('.json').write_text(json.dumps(note))
     return ShardReport(number, images, proposals, skipped, False)
+
+
+def _mark(
+    item: NamedImage, teacher: Teacher, config: ProposalConfig,
+) -> tuple[NDArray[np.uint8], Instances]:
+    """
+    Read one image and mark it.
+
+    Raises
+    ------
+    ValueError
+        If it cannot be used; the message says why.
+
+    """
+    source = item.image if item.image is not None or item.read is None else item.read()
+    if source is None:
+        raise ValueError(item.problem)
+    image = shrink(source, config.long_side_px)
+    if item.labels is not None:
+        # What people drew is neither cleaned nor thinned out.
+        found = item.labels(image)
+        return image, found.select(np.arange(min(len(found), config.most)))
+    height, width = image.shape[:2]
+    return image, filter_proposals(teacher(image), height, width, config)
 
 
 def _entry(name: str, found: Instances) -> dict[str, Any]:

@@ -57,6 +57,10 @@ class TinyTrainable:
         assert isinstance(network, TinyNetwork)
         return validate(network, dataset)
 
+    def export(self, network: nn.Module, run: Path) -> Path | None:
+        """Write nothing: models load checkpoints of this network as they are."""
+        return None
+
     def cached(self, dataset: PairDataset, folder: Path, main: bool) -> PairDataset:
         """Refuse: its features cost less than reading them back."""
         raise ValueError('data.cached_pairs is for the MASA variants; the features of tiny cost '

@@ -110,7 +110,8 @@ def train(config: TrainConfig, stop_after: int | None = None) -> Path:
     wrapped: nn.Module = network if world == 1 else DistributedDataParallel(network)
     board = SummaryWriter(str(run), purge_step=step) if rank == 0 else None
 
-    saved_at = time.monotonic()
+    saved_at = started = time.monotonic()
+    begun = step
     end = config.steps if stop_after is None else min(stop_after, config.steps)
     for batch in _batches(dataset, clean, config, step, end, rank, world):
         for group in optimizer.param_groups:
@@ -134,8 +135,9 @@ def train(config: TrainConfig, stop_after: int | None = None) -> Path:
                 board.add_scalar(f'loss/{name}', value, step)
             board.add_scalar('optimizer/gradient_norm', float(norm), step)
             board.add_scalar('optimizer/learning_rate', optimizer.param_groups[0]['lr'], step)
-            log.info('step %d of %d: %s', step, config.steps, ', '.join(
-                f'{name} {value:.3f}' for name, value in values.items()))
+            log.info('step %d of %d: %s; %s left', step, config.steps, ', '.join(
+                f'{name} {value:.3f}' for name, value in values.items()),
+                _left(started, step - begun, config.steps - step))
         last = step == end
         due = config.validate_every and step % config.validate_every == 0
         if rank == 0 and held_out is not None and (due or step == config.steps):
@@ -149,9 +151,17 @@ def train(config: TrainConfig, stop_after: int | None = None) -> Path:
             saved_at = time.monotonic()
     if board is not None:
         board.close()
+        if step == config.steps:
+            trainable.export(average, run)
     if world > 1:
         distributed.barrier()
     return newest
+
+
+def _left(started: float, done: int, rest: int) -> str:
+    """Time that the rest of the steps will take at the pace so far."""
+    seconds = round((time.monotonic() - started) * rest / max(done, 1))
+    return f'{seconds // 3600}:{seconds // 60 % 60:02d}:{seconds % 60:02d}'
 
 
 def learning_rate_factor(config: TrainConfig, step: int) -> float:

@@ -54,6 +54,10 @@ class Trainable(Protocol):
         """Score the own or the averaged network on held-out pairs."""
         ...
 
+    def export(self, network: nn.Module, run: Path) -> Path | None:
+        """Write what models load, where that is not the checkpoint itself."""
+        ...
+
     def cached(self, dataset: PairDataset, folder: Path, main: bool) -> PairDataset:
         """Compute what is frozen once for all pairs; see ``data.cached_pairs``."""
         ...

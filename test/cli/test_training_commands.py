@@ -11,6 +11,7 @@ from masa_ros.models.tiny.network import TinyConfig, TinyNetwork
 from masa_ros.models.tiny.weights import save_weights
 from masa_ros.training.proposals import read_proposals
 import numpy as np
+from PIL import Image
 import pytest
 import torch
 import yaml
@@ -25,7 +26,7 @@ def weights(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
-    """A folder as people have them: ordinary, tiny, grey, deep, damaged, empty."""
+    """A folder as people have them: ordinary, tiny, long, grey, deep, print, damaged, empty."""
     folder = tmp_path / 'photos'
     folder.mkdir()
     rng = np.random.default_rng(0)
@@ -33,6 +34,8 @@ def photos(tmp_path: Path) -> Path:
         cv2.imwrite(str(folder / f'{i}.jpg'), rng.integers(0, 256, (70, 90, 3)).astype(np.uint8))
     cv2.imwrite(str(folder / 'grey.png'), np.full((50, 60), 90, np.uint8))
     cv2.imwrite(str(folder / 'deep.png'), np.full((50, 60, 3), 40000, np.uint16))
+    Image.new('CMYK', (80, 60), (10, 90, 200, 20)).save(folder / 'print.jpg')
+    cv2.imwrite(str(folder / 'long.png'), rng.integers(0, 256, (3, 9000, 3)).astype(np.uint8))
     cv2.imwrite(str(folder / 'one.png'), np.full((1, 1, 3), 9, np.uint8))
     (folder / 'bad.jpg').write_bytes(b'\xff\xd8\xff no')
     (folder / 'empty.png').write_bytes(b'')
@@ -47,12 +50,12 @@ def test_everything_readable_is_marked_and_the_rest_listed(
                '--set', 'model.max_proposals=5']
     assert main(command) == 1
     text = capsys.readouterr().out
-    assert 'skipped bad.jpg' in text
-    assert 'skipped empty.png' in text
-    assert '7 images' in text
-    assert len(list(read_proposals(tmp_path / 'shards'))) == 7
+    assert 'skipped photos/bad.jpg' in text
+    assert 'skipped photos/empty.png' in text
+    assert '9 images' in text
+    assert len(list(read_proposals(tmp_path / 'shards'))) == 9
     assert main(command) == 1  # Nothing is done twice, the list is the same.
-    assert 'skipped bad.jpg' in capsys.readouterr().out
+    assert 'skipped photos/bad.jpg' in capsys.readouterr().out
 
 
 def test_a_model_that_finds_nothing_cannot_mark(
@@ -61,6 +64,35 @@ def test_a_model_that_finds_nothing_cannot_mark(
     assert main(['propose', str(photos), '--out', str(tmp_path / 'x'),
                  '--model', 'classical']) == 2
     assert 'finds nothing by itself' in capsys.readouterr().err
+
+
+def test_labels_of_files_need_no_model(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+) -> None:
+    maps = tmp_path / 'maps'
+    maps.mkdir()
+    for i in range(4):
+        segments = np.zeros((70, 90), np.uint8)
+        segments[10:30, 10:30] = i + 1
+        cv2.imwrite(str(maps / f'{i}.png'), segments)
+    assert main(['propose', str(photos), '--out', str(tmp_path / 'x'),
+                 '--segments', str(maps)]) == 1
+    items = list(read_proposals(tmp_path / 'x'))
+    assert [item.boxes.tolist() for item in items] == [[[10, 10, 30, 30]]] * 4
+    assert 'skipped photos/grey.png: its segment map' in capsys.readouterr().out
+
+
+def test_a_folder_is_marked_and_trained_on(
+    photos: Path, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+) -> None:
+    out = tmp_path / 'run'
+    command = ['train', str(photos), '--out', str(out), 'steps=2', 'batch=2', 'views.size=64',
+               'data.workers=0', 'network.channels=16', 'network.embedding_size=8',
+               f'initial_weights={weights}', 'precision=float32']
+    assert main(command) == 0
+    assert 'skipped photos/bad.jpg' in capsys.readouterr().out
+    assert torch.load(out / 'latest.pt', weights_only=True)['step'] == 2
+    assert main([*command, 'loss.contrast=other']) == 2
 
 
 def test_a_recipe_is_trained(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from masa_ros.structures.instances import Instances
@@ -42,8 +42,11 @@ class Teacher:
         return found.with_fields(masks=(encode_plane(mask), None))
 
 
-def make(folder: Path, teacher: Teacher, **processes: int) -> list[ShardReport]:
-    return list(write_proposals(folder, images(), teacher, CONFIG, **processes))
+def make(
+    folder: Path, teacher: Teacher, rank: int = 0, world: int = 1, seen: list[int] | None = None,
+) -> list[ShardReport]:
+    progress = None if seen is None else seen.append
+    return list(write_proposals(folder, images(), teacher, CONFIG, rank, world, progress))
 
 
 def test_what_is_proposed_is_read_back(tmp_path: Path) -> None:
@@ -78,6 +81,42 @@ def test_processes_share_the_shards(tmp_path: Path) -> None:
     assert [r.number for r in make(tmp_path, second, rank=1, world=2)] == [1]
     assert (first.calls, second.calls) == (3, 1)
     assert len(list(read_proposals(tmp_path))) == 4
+
+
+def test_progress_counts_every_image_also_those_that_were_done(tmp_path: Path) -> None:
+    first: list[int] = []
+    again: list[int] = []
+    make(tmp_path, Teacher(), seen=first)
+    make(tmp_path, Teacher(), seen=again)
+    assert first == [1] * 5
+    assert again == [2, 2, 1]
+
+
+def test_images_are_read_when_their_turn_comes_and_not_again(tmp_path: Path) -> None:
+    read: list[str] = []
+
+    def reader(name: str) -> Callable[[], NDArray[np.uint8]]:
+        def load() -> NDArray[np.uint8]:
+            read.append(name)
+            if name == 'b':
+                raise ValueError('is damaged')
+            return np.zeros((40, 60, 3), np.uint8)
+        return load
+
+    items = [NamedImage(name, None, read=reader(name)) for name in 'abc']
+    reports = list(write_proposals(tmp_path, items, Teacher(), CONFIG))
+    assert reports[0].skipped == {'b': 'is damaged'}
+    assert next(iter(write_proposals(tmp_path, items, Teacher(), CONFIG))).reused
+    assert read == ['a', 'b', 'c']
+
+
+def test_labels_go_before_the_teacher_and_stay_as_they_are(tmp_path: Path) -> None:
+    twice = Instances.from_boxes([[0, 0, 10, 10], [0, 0, 10, 10]])
+    item = NamedImage('a', np.zeros((40, 60, 3), np.uint8), labels=lambda image: twice)
+    teacher = Teacher()
+    list(write_proposals(tmp_path, [item], teacher, CONFIG))
+    assert teacher.calls == 0
+    assert len(next(read_proposals(tmp_path)).boxes) == 2
 
 
 def test_a_damaged_shard_is_not_read(tmp_path: Path) -> None:
