@@ -241,7 +241,7 @@ class Pipeline:
         segmented = time.perf_counter()
         times_ms = {'detect': 1e3 * (detected - started) / len(frames),
                     'segment': 1e3 * (segmented - detected) / len(frames)}
-        return [_Seen(found, bad, left_out, boxes is not None, times_ms)
+        return [_Seen(_with_given_masks(found, boxes), bad, left_out, boxes is not None, times_ms)
                 for found, bad, left_out, boxes in zip(
                     instances, rejected, ignored, given, strict=True)]
 
@@ -406,6 +406,19 @@ class Pipeline:
             rejected[i] = int((~usable).sum())
             given[i] = boxes.select(usable) if rejected[i] else boxes
         return given, rejected
+
+
+def _with_given_masks(found: Instances, given: Instances | None) -> Instances:
+    """Put masks that came with the boxes in the place of the model's."""
+    if given is None or not any(given.masks):
+        return found
+    own = np.array([mask is not None for mask in given.masks])
+    flags = found.flags.copy()
+    flags[own] &= ~np.uint8(Flag.MASK_SKIPPED)
+    return found.with_fields(
+        masks=tuple(ours or theirs
+                    for ours, theirs in zip(given.masks, found.masks, strict=True)),
+        mask_qualities=np.where(own, given.mask_qualities, found.mask_qualities), flags=flags)
 
 
 def _flag_truncated(instances: Instances, frame: Frame) -> Instances:

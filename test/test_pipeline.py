@@ -158,3 +158,16 @@ def test_regions_that_do_not_fit_one_camera_do_not_stop_the_others() -> None:
     results = tracked.process_each([frame('a'), frame('b')], [None, None])
     assert ids(results)[0] == [1]
     assert 'leave nothing' in str(results[1])
+
+
+# --- masks that come with the boxes ---------------------------------------------------------
+
+
+def test_masks_that_come_with_the_boxes_go_before_those_of_the_model() -> None:
+    given = Instances.from_boxes([LEFT, RIGHT], flag=Flag.FROM_DETECTION | Flag.MASK_SKIPPED)
+    upper_half = encode_crop(np.ones((10, 20), bool), 4, 10)
+    given = given.with_fields(masks=(upper_half, None))
+    tracks = pipeline()[0].process(frame('front'), given).tracks
+    areas = [None if mask is None else mask.area for mask in tracks.masks]
+    assert areas == [200, 400]  # the given one; 20 x 20 of the model
+    assert (tracks.flags & Flag.MASK_SKIPPED).tolist() == [0, Flag.MASK_SKIPPED]
