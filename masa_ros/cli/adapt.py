@@ -12,6 +12,7 @@ from typing import Any
 
 from masa_ros.cli.inputs import Input, open_input
 from masa_ros.cli.settings import add_settings, read_settings
+from masa_ros.models import ModelConfig
 from masa_ros.structures.instances import Instances
 from masa_ros.structures.settings import from_mapping
 import numpy as np
@@ -25,15 +26,19 @@ def add_parser(subparsers: Any) -> None:
     parser: argparse.ArgumentParser = subparsers.add_parser(
         'adapt', help='fine-tune the track head on a recording, without labels',
         description='Sample frames of a bag, video or image folder, mark their objects, '
-        'fine-tune the track head of the model tiny, and judge it on the end of the recording. '
-        'Exit code: 0 better weights were written, 1 it did not get better and nothing was '
-        'written.')
+        'fine-tune the track head of tiny or of a MASA variant, and judge it on the end of '
+        'the recording. Exit code: 0 better weights were written, 1 it did not get better and '
+        'nothing was written.')
     parser.add_argument('input', type=Path, help='bag, video or image folder')
     parser.add_argument('--out', type=Path, required=True, help='folder for the result')
     parser.add_argument('--topics', nargs='+', default=[], metavar='IMAGE',
                         help='image topics of a bag')
     parser.add_argument('--steps', type=int, help='optimizer steps')
     parser.add_argument('--frames', type=int, help='most frames to use')
+    parser.add_argument('--cached-pairs', type=int, metavar='N', help='for a MASA variant: pairs '
+                        'of views that teach, each of which is encoded once')
+    parser.add_argument('--judge-pairs', type=int, metavar='N',
+                        help='pairs of far-apart views that judge')
     parser.add_argument('--seed', type=int, help='seed of everything random')
     add_settings(parser)
     parser.set_defaults(run=run, model='tiny')
@@ -47,13 +52,17 @@ def run(args: argparse.Namespace) -> int:
 
     logging.basicConfig(level=logging.INFO, format='%(message)s')
     node_config, config = read_settings(args)
-    if config.model.name != 'tiny':
-        raise ValueError(f'only the model tiny can be adapted so far, not {config.model.name}')
-    given = {name: getattr(args, name) for name in ('steps', 'frames', 'seed')
+    name = config.model.name
+    if name != 'tiny' and not name.startswith('masa_'):
+        raise ValueError(f'the model {name} has no track head to adapt; choose tiny or a MASA '
+                         'variant such as masa_sam_vit_b')
+    given = {name: getattr(args, name) for name in ('steps', 'frames', 'seed', 'cached_pairs',
+                                                        'judge_pairs')
              if getattr(args, name) is not None}
     settings = from_mapping(AdaptConfig, given, 'the command line')
-    if (args.out / 'latest.pt').exists() or (args.out / 'adapted.pt').exists():
+    if any((args.out / file).exists() for file in ('latest.pt', 'adapted.pt', 'adapted.pth')):
         raise ValueError(f'{args.out} holds an earlier run; choose another folder')
+    start, encoder = _start(config.model)
     model = build_model(config.model)
     detector = build_detector(config.detector, model)
 
@@ -64,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
     started = time.monotonic()
     with closing(open_input(args.input, node_config, args.topics,
                             use_bag_detections=False)) as recording:
-        result = adapt(_frames(recording), teacher, config.model.checkpoint, args.out, settings)
+        result = adapt(_frames(recording), teacher, start, args.out, settings, name, encoder)
         for problem in recording.problems():
             print(f'left out: {problem}')
     print(f'learned from {result.learned_frames} frames, judged on {result.judged_frames} at '
@@ -76,10 +85,22 @@ def run(args: argparse.Namespace) -> int:
     if result.written is None:
         print('not better, so nothing was written')
         return NOT_BETTER
-    print(f'better; use it with --model tiny --checkpoint {result.written}')
+    option = '--checkpoint ' if name == 'tiny' else '--set model.adapter_checkpoint='
+    print(f'better; use it with --model {name} {option}{result.written}')
     return BETTER
 
 
 def _frames(recording: Input) -> Iterator[tuple[str, NDArray[np.uint8]]]:
     for item in recording:
         yield f'{item.frame.stream}/{item.frame.frame_index}', item.frame.image
+
+
+def _start(config: ModelConfig) -> tuple[str, str]:
+    """Weights to start from, and the SAM file where they leave SAM out."""
+    if config.name == 'tiny':
+        return config.checkpoint, ''
+    from masa_ros.models.masa import find_files
+    from masa_ros.models.variants import find_variant
+
+    files = find_files(find_variant(config.name), config)
+    return str(files[0]), str(files[1]) if len(files) > 1 else ''

@@ -70,7 +70,7 @@ def load(
 def build(config: ModelConfig, input_rule: InputRule | None = None) -> MasaModel:
     """Build the MASA model that a configuration names; see `load`."""
     variant = find_variant(config.name)
-    files = _find_files(variant, config)
+    files = find_files(variant, config)
     network = load_network(variant, *files)
     mask_model = None
     if config.mask_model != 'none' and not variant.has_sam:
@@ -78,7 +78,7 @@ def build(config: ModelConfig, input_rule: InputRule | None = None) -> MasaModel
     return MasaModel(network, config, weights.info(files), mask_model, input_rule, files[0])
 
 
-def _find_files(variant: Variant, config: ModelConfig) -> list[Path]:
+def find_files(variant: Variant, config: ModelConfig) -> list[Path]:
     """
     Find the MASA file and, where it leaves SAM's weights out, the SAM file.
 

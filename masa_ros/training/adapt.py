@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import cv2
 from masa_ros.models.tiny.network import TinyNetwork
@@ -29,10 +30,14 @@ import numpy as np
 from numpy.typing import NDArray
 import torch
 
+if TYPE_CHECKING:
+    from masa_ros.training.adapt_masa import MasaLearner
+
 Teacher = Callable[[NDArray[np.uint8]], Instances]
 
 FAR_VIEWS = ViewConfig(size=256, zoom_min=0.5, zoom_max=1.2, view_zoom=2.0, aspect=1.3,
                        mixup=0.0, paste_max=6, photometric=0.6)
+TEACHING_VIEWS = replace(FAR_VIEWS, mixup=0.1, photometric=0.3, view_zoom=1.6)
 NEIGHBOUR_IOU = 0.5
 LEAST_FRAMES = 8
 
@@ -53,6 +58,9 @@ class AdaptConfig:
     batch: int = setting(8, 'Pairs of views of a step.', minimum=1)
     learning_rate: float = setting(3e-4, 'Rate of the track head.', minimum=0.0, maximum=1.0)
     judge_pairs: int = setting(96, 'Pairs of far-apart views that judge.', minimum=1)
+    cached_pairs: int = setting(
+        64, 'For the MASA variants: pairs of views that teach; their features are computed once.',
+        minimum=1)
     seed: int = setting(0, 'Seed of everything random.', minimum=0)
 
 
@@ -131,7 +139,7 @@ def sample_frames(
 
 def adapt(
     frames: Iterable[tuple[str, NDArray[np.uint8]]], teacher: Teacher, start: str | Path,
-    out: str | Path, config: AdaptConfig | None = None,
+    out: str | Path, config: AdaptConfig | None = None, model: str = 'tiny', encoder: str = '',
 ) -> Adaptation:
     """
     Fine-tune the track head on a recording and keep the result if it is better.
@@ -143,11 +151,16 @@ def adapt(
     teacher : callable
         Image to instances with masks: the network's own proposals, or a detector's boxes.
     start : str or Path
-        Weights to start from; empty takes the shipped ones.
+        Weights to start from; for ``tiny`` empty takes the shipped ones.
     out : str or Path
-        Folder for the run; ``adapted.pt`` is written there if it is better.
+        Folder for the run; ``adapted.pt`` (``adapted.pth`` for a MASA variant) is written there
+        if it is better.
     config : AdaptConfig, optional
         How to learn.
+    model : str
+        ``tiny`` or a MASA variant.
+    encoder : str
+        SAM file of a MASA variant, where ``start`` leaves SAM out.
 
     Returns
     -------
@@ -162,6 +175,9 @@ def adapt(
     """
     config = config or AdaptConfig()
     place = Path(out)
+    masa = None if model == 'tiny' else _masa(model, start, encoder, place)
+    if masa is not None:
+        config = replace(config, long_side_px=masa.long_side_px)
     chosen = sample_frames(frames, config)
     border = round(len(chosen) * (1 - config.held_out))
     if len(chosen) < LEAST_FRAMES or len(chosen) - border < 2:
@@ -174,6 +190,8 @@ def adapt(
                          'detector')
     corpus = write_corpus(place / 'learned', learned)
     judges = write_corpus(place / 'judged', judged)
+    if masa is not None:
+        return _adapt_masa(masa, corpus, judges, config)
 
     network, _ = load_network(start)
     first = place / 'start.pt'
@@ -187,6 +205,37 @@ def adapt(
         written = place / 'adapted.pt'
         newest.replace(written)
     return Adaptation(len(learned), len(judged), before, after, written)
+
+
+def _masa(model: str, start: str | Path, encoder: str, place: Path) -> MasaLearner:
+    """Judge and teacher of a MASA variant."""
+    from masa_ros.training.adapt_masa import MasaLearner
+
+    return MasaLearner(model, str(start), encoder, place)
+
+
+def _adapt_masa(
+    masa: MasaLearner, corpus: Corpus, judges: Corpus, config: AdaptConfig,
+) -> Adaptation:
+    """Fine-tune and judge the track head of a MASA variant over features that stay."""
+    held_out = [judges[i] for i in range(len(judges))]
+    masa.prepare(judges, FAR_VIEWS, config.seed + 1, config.judge_pairs)
+
+    def verdict(checkpoint: Path | None) -> Judgement:
+        views, embed_boxes = masa.judge(checkpoint)
+        return Judgement(views, neighbour_accuracy(held_out, embed_boxes))
+
+    before = verdict(None)
+    newest = train(masa.recipe(corpus, TEACHING_VIEWS, {
+        'seed': config.seed, 'steps': config.steps, 'batch': config.batch,
+        'data.cached_pairs': config.cached_pairs, 'pairs.max_instances': config.proposals,
+        'optim.learning_rate': config.learning_rate,
+        'optim.warmup_steps': min(50, config.steps)}))
+    after = verdict(newest)
+    written: Path | None = None
+    if after.mean() > before.mean():
+        written = masa.write(newest, newest.with_name('adapted.pth'))
+    return Adaptation(len(corpus), len(judges), before, after, written)
 
 
 def judge(network: TinyNetwork, corpus: Corpus, config: AdaptConfig) -> Judgement:
@@ -253,7 +302,7 @@ def _recipe(
         run=str(place), initial_weights=str(start), seed=config.seed, steps=config.steps,
         batch=config.batch, precision='float32', validate_every=0, network=network.config,
         data=DataConfig(corpus=str(corpus.folder), workers=0),
-        views=replace(FAR_VIEWS, mixup=0.1, photometric=0.3, view_zoom=1.6),
+        views=TEACHING_VIEWS,
         pairs=PairConfig(max_masks=0),
         loss=LossConfig(detection_weight=0.0, mask_weight=0.0),
         optim=OptimConfig(learning_rate=config.learning_rate, frozen=tuple(rest),

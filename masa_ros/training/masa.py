@@ -129,11 +129,15 @@ class MasaStudent(nn.Module):
 
         """
         pixels, scale = self._pixels(images)
+        return self.levels(pixels), scale
+
+    def levels(self, pixels: Tensor) -> list[Tensor]:
+        """Fused levels of normalized and padded images ``(B, 3, H, W)``."""
         with torch.set_grad_enabled(self._learns(self.encoder)):
             features = self._encode(self.encoder, pixels)
-        with torch.set_grad_enabled(torch.is_grad_enabled() and self._learns_before_heads()):
-            levels = self.masa_adapter(features)
-        return levels, scale
+        with torch.set_grad_enabled(self._learns_before_heads()):
+            levels: list[Tensor] = self.masa_adapter(features)
+        return levels
 
     def pooled(self, levels: Sequence[Tensor], rois: Tensor) -> Tensor:
         """Features ``(N, C, 7, 7)`` of boxes ``(N, 5)`` in network pixels."""

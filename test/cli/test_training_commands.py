@@ -121,7 +121,7 @@ def test_adapting_refuses_other_models_and_used_folders(
 ) -> None:
     out = str(tmp_path / 'out')
     assert main(['adapt', str(photos), '--out', out, '--model', 'classical']) == 2
-    assert 'only the model tiny' in capsys.readouterr().err
+    assert 'no track head to adapt' in capsys.readouterr().err
     assert main(['adapt', str(photos / 'grey.png'), '--out', out,
                  '--checkpoint', str(weights)]) == 2
     assert 'has 1 different frames' in capsys.readouterr().err

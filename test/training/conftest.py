@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from masa_ros.models.adapter.fusion import Fusion
+from masa_ros.models.adapter.pyramid import SimplePyramid
+from masa_ros.models.heads.box_head import BoxHead, RoiHead
+from masa_ros.models.heads.rpn import RegionProposalHead
+from masa_ros.models.heads.track_head import TrackHead
 from masa_ros.structures.masks import encode_plane
 from masa_ros.training.config import TrainConfig
 from masa_ros.training.corpus import Corpus, LabelledImage, write_corpus
 from masa_ros.training.labels import labelled
+from masa_ros.training.masa import MasaStudent
 import numpy as np
 import pytest
+from torch import nn, Tensor
 
 
 def drawn_photos(count: int = 4) -> Iterator[LabelledImage]:
@@ -54,3 +61,34 @@ def config(settings: dict[str, object]) -> TrainConfig:
     """The same as a configuration."""
     from masa_ros.structures.settings import from_mapping
     return from_mapping(TrainConfig, settings)
+
+
+class Patches(nn.Module):
+    """Four copies of one convolution with stride 16, as a plain transformer gives them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 48, 16, stride=16)
+        self.norm = nn.BatchNorm2d(48)
+
+    def forward(self, pixels: Tensor) -> list[Tensor]:
+        features = self.norm(self.conv(pixels))
+        return [features * factor for factor in (1.0, 0.5, 2.0, 1.5)]
+
+
+@pytest.fixture
+def small_student() -> Callable[[], MasaStudent]:
+    """Make modules of the SAM variants at a width of 32."""
+    def make() -> MasaStudent:
+        strides = (4, 8, 16, 32, 64)
+        return MasaStudent(
+            Patches(), encode,
+            nn.Sequential(SimplePyramid(48, 32), Fusion(attention=True, channels=32, blocks=1)),
+            RegionProposalHead(32, strides), RoiHead(BoxHead(32, 0, 2, 64)), TrackHead(32),
+            strides, roi_levels=4, side=128)
+
+    def encode(encoder: nn.Module, pixels: Tensor) -> Sequence[Tensor]:
+        levels: Sequence[Tensor] = encoder(pixels)
+        return levels
+
+    return make

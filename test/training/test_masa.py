@@ -1,16 +1,11 @@
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 from masa_ros.models import load
-from masa_ros.models.adapter.fusion import Fusion
-from masa_ros.models.adapter.pyramid import SimplePyramid
 from masa_ros.models.checkpoint import load_network
-from masa_ros.models.heads.box_head import BoxHead, RoiHead
-from masa_ros.models.heads.rpn import RegionProposalHead
-from masa_ros.models.heads.track_head import TrackHead
 from masa_ros.models.masa_network import MasaNetwork
 from masa_ros.models.seeding import write
 from masa_ros.models.variants import find_variant
@@ -27,50 +22,24 @@ from masa_ros.training.trainable import Step
 import numpy as np
 import pytest
 import torch
-from torch import nn, Tensor
+from torch import Tensor
 
+Factory = Callable[[], MasaStudent]
 HEADS = {'detection_weight': 0.0, 'track_samples': 'boxes'}
 
 
-class Patches(nn.Module):
-    """Four copies of one convolution with stride 16, as a plain transformer gives them."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(3, 48, 16, stride=16)
-        self.norm = nn.BatchNorm2d(48)
-
-    def forward(self, pixels: Tensor) -> list[Tensor]:
-        features = self.norm(self.conv(pixels))
-        return [features * factor for factor in (1.0, 0.5, 2.0, 1.5)]
-
-
-def small_student() -> MasaStudent:
-    """Modules of the SAM variants at a width of 32."""
-    def encode(encoder: nn.Module, pixels: Tensor) -> Sequence[Tensor]:
-        levels: Sequence[Tensor] = encoder(pixels)
-        return levels
-
-    strides = (4, 8, 16, 32, 64)
-    return MasaStudent(
-        Patches(), encode,
-        nn.Sequential(SimplePyramid(48, 32), Fusion(attention=True, channels=32, blocks=1)),
-        RegionProposalHead(32, strides), RoiHead(BoxHead(32, 0, 2, 64)), TrackHead(32), strides,
-        roi_levels=4, side=128)
-
-
 @pytest.fixture
-def small(monkeypatch: pytest.MonkeyPatch) -> None:
+def small(monkeypatch: pytest.MonkeyPatch, small_student: Factory) -> None:
     """Recipes of masa_sam_vit_b train the small student."""
     monkeypatch.setattr(masa, 'load_student', lambda config: small_student())
 
 
 @pytest.fixture
 def recipe(settings: dict[str, object]) -> dict[str, object]:
-    """Settings of six steps by the official code's losses."""
+    """Settings of three steps by the official code's losses."""
     rest = {name: value for name, value in settings.items() if not name.startswith('network.')}
     return {
-        **rest, 'model': 'masa_sam_vit_b', 'loss.contrast': 'reference',
+        **rest, 'model': 'masa_sam_vit_b', 'steps': 3, 'loss.contrast': 'reference',
         'loss.contrast_weight': 0.25, 'loss.track_samples': 'proposals',
         'loss.detection_weight': 1.0, 'pairs.track_jitter': 0.0, 'optim.optimizer': 'sgd',
         'optim.learning_rate': 0.01, 'optim.clip_norm': 35.0}
@@ -87,7 +56,9 @@ def read(path: Path, part: str = 'network') -> dict[str, Tensor]:
 
 
 @pytest.mark.usefixtures('small')
-def test_adapter_and_heads_learn_and_nothing_else_is_saved(recipe: dict[str, object]) -> None:
+def test_adapter_and_heads_learn_and_nothing_else_is_saved(
+    recipe: dict[str, object], small_student: Factory,
+) -> None:
     config = configured(recipe)
     torch.manual_seed(config.seed)
     before = small_student().state_dict()
@@ -114,7 +85,7 @@ def test_an_interrupted_run_of_a_variant_ends_like_an_unbroken_one(
 
 
 def test_the_encoder_is_frozen_without_gradients_or_new_statistics(
-    recipe: dict[str, object],
+    small_student: Factory,
 ) -> None:
     student = small_student()
     encoder = student.encoder
@@ -131,7 +102,9 @@ def test_the_encoder_is_frozen_without_gradients_or_new_statistics(
 
 
 @pytest.mark.usefixtures('small')
-def test_the_last_stage_moves_the_track_head_alone(recipe: dict[str, object]) -> None:
+def test_the_last_stage_moves_the_track_head_alone(
+    recipe: dict[str, object], small_student: Factory,
+) -> None:
     config = configured(recipe, loss__detection_weight=0.0, loss__track_samples='boxes',
                         optim__frozen=['masa_adapter.', 'rpn_head.', 'roi_head.'])
     torch.manual_seed(config.seed)
@@ -142,7 +115,7 @@ def test_the_last_stage_moves_the_track_head_alone(recipe: dict[str, object]) ->
 
 @pytest.mark.usefixtures('small')
 def test_cached_features_give_the_loss_that_fresh_ones_give(
-    recipe: dict[str, object], tmp_path: Path,
+    recipe: dict[str, object], tmp_path: Path, small_student: Factory,
 ) -> None:
     frozen = ['masa_adapter.', 'rpn_head.', 'roi_head.']
     config = configured(recipe, **{f'loss__{k}': v for k, v in HEADS.items()},
@@ -193,7 +166,7 @@ def test_photos_without_labels_do_not_stop_a_run(
 
 @pytest.mark.usefixtures('small')
 def test_validation_of_a_variant_runs(
-    recipe: dict[str, object], monkeypatch: pytest.MonkeyPatch,
+    recipe: dict[str, object], small_student: Factory,
 ) -> None:
     config = configured(recipe)
     trainable = MasaTrainable(config, small_student())
