@@ -7,6 +7,7 @@ from masa_ros.structures.instances import Instances
 from masa_ros.training import adapt as module
 from masa_ros.training import adapt_masa, masa
 from masa_ros.training.adapt import adapt, Adaptation, AdaptConfig
+from masa_ros.training.corpus import LabelledImage
 from masa_ros.training.masa import MasaStudent
 import numpy as np
 from numpy.typing import NDArray
@@ -84,7 +85,7 @@ def test_a_variant_that_got_worse_is_not_written(
 def test_the_judge_embeds_frames_as_the_student_does(start: MasaStudent, tmp_path: Path) -> None:
     image = next(drive())[1]
     item = LabelledImage('f', 'r', image, teacher(image).boxes, (None, None),
-                                np.zeros(2, np.int64))
+                         np.zeros(2, np.int64))
     learner = adapt_masa.MasaLearner('masa_sam_vit_b', 'start.pth', '', tmp_path)
     pooled = learner._pooled(start.eval(), item).float()
     assert pooled.shape == (2, 32, 7, 7)
