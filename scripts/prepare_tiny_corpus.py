@@ -15,10 +15,12 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
+import multiprocessing
 from pathlib import Path
 
 from masa_ros.detectors import build_detector, DetectorConfig
 from masa_ros.models import build_model, ModelConfig
+from masa_ros.models.model import Model
 from masa_ros.rendering.scene import SceneConfig
 from masa_ros.structures.instances import Instances
 from masa_ros.training.corpus import Corpus, LabelledImage, write_corpus
@@ -29,6 +31,7 @@ from masa_ros.training.labels import (
     rendered_clip,
 )
 from masa_ros.training.proposals import filter_proposals, ProposalConfig
+import torch
 
 # Left out although they are there: dashcam and street state no licence, and one group of
 # nuScenes files mixes in frames of data sets with licences of their own.
@@ -49,7 +52,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.teacher:
         write_corpus(arguments.out / 'corpus_train3', third_round(
-            Corpus(arguments.out / 'corpus_train2'), arguments.teacher))
+            arguments.out / 'corpus_train2', arguments.teacher))
         return
     items = list(read_labels(arguments.data, SOURCES))
     held_out = held_out_names(items)
@@ -82,20 +85,38 @@ def second_round(items: list[LabelledImage], data: Path) -> Iterator[LabelledIma
         yield from rendered_clip(seed, FRAMES_OF_A_STREET, STREET)
 
 
-def third_round(corpus: Corpus, teacher: str) -> Iterator[LabelledImage]:
+def third_round(folder: Path, teacher: str) -> Iterator[LabelledImage]:
     """Add masks of the boxes and proposals that the network of the rounds before makes."""
-    model = build_model(ModelConfig(name='tiny', checkpoint=teacher, max_masks=300))
+    # One thread each: threads of one network wait for each other far longer on a busy machine.
+    context = multiprocessing.get_context('spawn')
+    with context.Pool(None, _Teacher.start, (str(folder), teacher)) as pool:
+        yield from pool.imap(_Teacher.look, range(len(Corpus(folder))), 8)
+
+
+class _Teacher:
+    """The network of the rounds before, in a process of its own."""
+
+    corpus: Corpus
+    model: Model
     # Masks keep their small parts: what is left of a car behind a fence is that car as well.
     kept = ProposalConfig(most=64, nms_threshold=0.5)
-    for number in range(len(corpus)):
-        item = corpus[number]
-        if item.identities is not None:
-            yield item
-            continue
-        proposed, prompted = model.run(
+
+    @classmethod
+    def start(cls, folder: str, teacher: str) -> None:
+        torch.set_num_threads(1)
+        cls.corpus = Corpus(folder)
+        cls.model = build_model(ModelConfig(name='tiny', checkpoint=teacher, max_masks=300))
+
+    @classmethod
+    def look(cls, number: int) -> LabelledImage:
+        item = cls.corpus[number]
+        # People drew every region of BSDS500; rendered frames know all their objects.
+        if item.exhaustive or item.identities is not None:
+            return item
+        proposed, prompted = cls.model.run(
             [item.image, item.image], [None, Instances.from_boxes(item.boxes)])
-        yield add_proposals(item, filter_proposals(proposed, *item.image.shape[:2], kept),
-                            prompted)
+        kept = filter_proposals(proposed, *item.image.shape[:2], cls.kept)
+        return add_proposals(item, kept, prompted)
 
 
 if __name__ == '__main__':
