@@ -115,7 +115,7 @@ class _Teacher:
             return item
         proposed, prompted = cls.model.run(
             [item.image, item.image], [None, Instances.from_boxes(item.boxes)])
-        kept = filter_proposals(proposed, *item.image.shape[:2], cls.kept)
+        kept = filter_proposals(proposed, cls.kept)
         return add_proposals(item, kept, prompted)
 
 
