@@ -70,7 +70,8 @@ def test_a_missing_library_is_named_with_what_installs_it(monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize(('name', 'library'), [
-    ('onnx', 'onnxruntime'), ('torchvision', 'torchvision')])
+    ('onnx', 'onnxruntime'), ('torchvision', 'torchvision'),
+    ('grounding_dino', 'transformers')])
 def test_each_detector_says_which_package_it_lacks(name: str, library: str) -> None:
     code = (
         'import sys\n'
