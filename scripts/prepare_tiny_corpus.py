@@ -103,19 +103,22 @@ class _Teacher:
 
     @classmethod
     def start(cls, folder: str, teacher: str) -> None:
+        """Open the corpus and load the network, once in each process."""
         torch.set_num_threads(1)
         cls.corpus = Corpus(folder)
         cls.model = build_model(ModelConfig(name='tiny', checkpoint=teacher, max_masks=300))
 
     @classmethod
     def look(cls, number: int) -> LabelledImage:
+        """Mark one photo."""
         item = cls.corpus[number]
         # People drew every region of BSDS500; rendered frames know all their objects.
         if item.exhaustive or item.identities is not None:
             return item
         proposed, prompted = cls.model.run(
             [item.image, item.image], [None, Instances.from_boxes(item.boxes)])
-        kept = filter_proposals(proposed, cls.kept)
+        height, width = item.image.shape[:2]
+        kept = filter_proposals(proposed, height, width, cls.kept)
         return add_proposals(item, kept, prompted)
 
 
