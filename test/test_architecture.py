@@ -23,11 +23,13 @@ ALLOWED: dict[str, set[str]] = {
     'detectors': {'models', 'structures'},
     'training': {'models', 'structures', 'rendering', 'sources'},
     'regions': {'structures'},
-    'pipeline': {'detectors', 'models', 'tracking', 'structures', 'regions'},
-    'ros': {'pipeline', 'regions', 'detectors', 'models', 'tracking', 'visualization',
+    'prompts': {'models', 'regions', 'structures', 'tracking'},
+    'pipeline': {'detectors', 'models', 'prompts', 'tracking', 'structures', 'regions'},
+    'ros': {'pipeline', 'prompts', 'regions', 'detectors', 'models', 'tracking', 'visualization',
             'structures'},
 }
 ROS_PACKAGES = {
+    'yolo_msgs', 'autoware_perception_msgs', 'tier4_perception_msgs',
     'rclpy', 'sensor_msgs', 'std_msgs', 'std_srvs', 'vision_msgs', 'diagnostic_msgs',
     'visualization_msgs', 'geometry_msgs', 'builtin_interfaces', 'lifecycle_msgs', 'cv_bridge',
     'message_filters', 'rcl_interfaces', 'unique_identifier_msgs', 'ament_index_python', 'launch',

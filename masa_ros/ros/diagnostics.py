@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,36 @@ from masa_ros.ros.parameters import DiagnosticsConfig
 
 # A stream without images for this long is a warning.
 SILENCE_S = 2.0
+
+
+@dataclass(frozen=True)
+class TopicState:
+    """
+    What is known about an upstream topic.
+
+    Parameters
+    ----------
+    name : str
+        Its full name.
+    kind : str
+        Message type that is read; empty while none is.
+    publishers : int
+        Publishers of that type when last looked at.
+    received : int
+        Messages since the node was activated.
+    silent : bool
+        Whether images do not wait for it any more, because nothing comes.
+    error : str
+        Why nothing is read from it; empty where nothing is wrong.
+
+    """
+
+    name: str
+    kind: str = ''
+    publishers: int = 0
+    received: int = 0
+    silent: bool = False
+    error: str = ''
 
 
 @dataclass(frozen=True)
@@ -26,6 +57,8 @@ class StreamState:
         Whether images are processed (service ~/enable).
     active_s : float
         Time since activation; 0 when not active.
+    camera : str
+        Name of the camera; empty for the only one.
     topic, stream : str
         Image topic and name of the stream.
     publishers : int
@@ -40,14 +73,15 @@ class StreamState:
         Objects in the newest message.
     finds_objects : bool
         Whether objects can be found without detections from the topic.
-    detections_topic : str
-        Topic of the detections.
+    upstream : tuple of TopicState
+        Topics of the detections.
 
     """
 
     lifecycle: str
     enabled: bool = True
     active_s: float = 0.0
+    camera: str = ''
     topic: str = ''
     stream: str = ''
     publishers: int = 0
@@ -56,7 +90,7 @@ class StreamState:
     waiting: int = 0
     tracks: int = 0
     finds_objects: bool = True
-    detections_topic: str = ''
+    upstream: tuple[TopicState, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -91,13 +125,16 @@ class ModelState:
 
 
 def diagnostics_message(
-    stamp: Any, node: str, now: Snapshot, before: Snapshot, stream: StreamState,
+    stamp: Any, node: str, streams: Sequence[tuple[Snapshot, Snapshot, StreamState]],
     model: ModelState, config: DiagnosticsConfig,
 ) -> Any:
-    """Build the message from two states of the monitor, one period apart."""
+    """Build the message from two states of each stream's monitor, one period apart."""
     return DiagnosticArray(
         header=_header(stamp),
-        status=[_stream_status(node, now, before, stream, config), _model_status(node, model)])
+        status=[*(_stream_status(node, now, before, stream, config)
+                  for now, before, stream in streams),
+                *(_detections_status(node, stream) for _, _, stream in streams),
+                _model_status(node, model)])
 
 
 def _header(stamp: Any) -> Any:
@@ -123,7 +160,8 @@ def _stream_status(
         **{f'time: {name} (ms)': f'{value:.2f}' for name, value in now.stage_times_ms.items()},
         'images waiting': stream.waiting, 'tracker resets': stream.resets,
         'objects': stream.tracks}
-    return _status(level, f'{node}: stream', message, stream.stream, values)
+    name = f'{node}: stream {stream.camera}' if stream.camera else f'{node}: stream'
+    return _status(level, name, message, stream.stream, values)
 
 
 def _judge(
@@ -151,8 +189,9 @@ def _judge(
     if fresh:
         text = 'in the last period: ' + ', '.join(fresh)
         if not stream.finds_objects and 'without detections' in text:
-            text += (f' (the model finds no objects by itself: publish detections on '
-                     f'{stream.detections_topic}, or set detector.name)')
+            text += (' (the model finds no objects by itself: publish detections on '
+                     f'{", ".join(topic.name for topic in stream.upstream)}, or set '
+                     'detector.name)')
         return DiagnosticStatus.WARN, text
     if latency is not None and latency >= config.latency_warn_s:
         return DiagnosticStatus.WARN, f'images are {latency:.2f} s old when published'
@@ -160,6 +199,27 @@ def _judge(
         return DiagnosticStatus.OK, (
             'tracking; stamps are of another clock, latency unknown (use_sim_time?)')
     return DiagnosticStatus.OK, 'tracking'
+
+
+def _detections_status(node: str, stream: StreamState) -> Any:
+    """Return the state of the upstream topics; what keeps one from being read is an error."""
+    level, message = DiagnosticStatus.OK, 'no detections are published'
+    reading = [topic for topic in stream.upstream if topic.publishers]
+    errors = [topic.error for topic in stream.upstream if topic.error]
+    silent = [topic.name for topic in stream.upstream if topic.silent]
+    if errors:
+        level, message = DiagnosticStatus.ERROR, '; '.join(errors)
+    elif silent:
+        level, message = DiagnosticStatus.WARN, f'nothing comes from {", ".join(silent)}'
+    elif reading:
+        message = 'reading ' + ', '.join(topic.name for topic in reading)
+    values: dict[str, Any] = {}
+    for topic in stream.upstream:
+        values |= {f'{topic.name}: type': topic.kind or 'unknown',
+                   f'{topic.name}: publishers': topic.publishers,
+                   f'{topic.name}: messages': topic.received}
+    name = f'{node}: detections {stream.camera}' if stream.camera else f'{node}: detections'
+    return _status(level, name, message, stream.stream, values)
 
 
 def _model_status(node: str, model: ModelState) -> Any:

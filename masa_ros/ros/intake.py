@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from enum import IntEnum
 from typing import Any
 
 from masa_ros.ros.clock import StampPolicy, StampVerdict
@@ -11,6 +12,22 @@ from masa_ros.ros.convert import stamp_to_ns
 from masa_ros.ros.join import DetectionJoin, Joined
 from masa_ros.ros.monitor import Monitor
 from masa_ros.ros.parameters import NodeConfig
+from masa_ros.ros.upstream.arrival import Arrival
+
+
+class Origin(IntEnum):
+    """Where the boxes of an image come from; ``TrackedObjectArray.detections``."""
+
+    OWN = 0
+    """From inside the node; no upstream topic was waited for."""
+    UPSTREAM = 1
+    """From all upstream topics that were due."""
+    PARTIAL = 2
+    """From some upstream topics; others were due and did not come in time."""
+    PROPOSED = 3
+    """None came in time: from inside the node instead."""
+    EMPTY = 4
+    """None came in time: taken for an image without objects."""
 
 
 @dataclass(frozen=True)
@@ -28,10 +45,11 @@ class Work:
         Monotonic time of its arrival.
     epoch : int
         Number of tracker resets before it; when it grows the tracker is reset first.
-    detections : vision_msgs/Detection2DArray or None
-        Its detections.
-    empty : bool
-        Take missing detections for an image without objects.
+    detections : tuple of Arrival or None
+        What came from each upstream topic; ``None`` for a topic that gave nothing. Empty where
+        the boxes do not come from topics.
+    origin : Origin
+        Where the boxes come from.
 
     """
 
@@ -39,8 +57,18 @@ class Work:
     stamp_ns: int
     received_s: float
     epoch: int
-    detections: Any = None
-    empty: bool = False
+    detections: tuple[Arrival | None, ...] = ()
+    origin: Origin = Origin.OWN
+
+
+@dataclass
+class _Group:
+    """Messages of one image that come one by one, each with one object."""
+
+    stamp_ns: int
+    arrival: Arrival
+    payloads: list[bytes]
+    deadline_s: float
 
 
 class Intake:
@@ -57,6 +85,8 @@ class Intake:
         Gets each piece of work, in the order of the stamps.
     complain : callable
         Gets ``(what, text)`` for a warning; repeated ones are its business.
+    sources : int
+        Number of upstream topics.
 
     """
 
@@ -66,6 +96,7 @@ class Intake:
         monitor: Monitor,
         hand_over: Callable[[Work], None],
         complain: Callable[[str, str], None],
+        sources: int = 1,
     ) -> None:
         self.epoch = 0
         self.finds_objects = False
@@ -75,8 +106,10 @@ class Intake:
         self._hand_over = hand_over
         self._complain = complain
         self._stamps = StampPolicy(config.clock.jump_back_s, config.clock.jump_forward_s)
-        self._join: DetectionJoin[Work, Any] = DetectionJoin(
-            config.detections.tolerance_s, config.detections.wait_s, config.queue_size)
+        self._join: DetectionJoin[Work, Arrival] = DetectionJoin(
+            config.detections.tolerance_s, config.detections.wait_s, config.queue_size, sources)
+        self._groups: dict[int, _Group] = {}
+        self._frame_id = ''
 
     def __len__(self) -> int:
         """Return how many images wait for detections."""
@@ -85,7 +118,14 @@ class Intake:
     @property
     def deadline_s(self) -> float | None:
         """When `release` should be called, by the monotonic clock; None while nothing waits."""
-        return self._join.deadline_s
+        deadlines = [group.deadline_s for group in self._groups.values()]
+        if self._join.deadline_s is not None:
+            deadlines.append(self._join.deadline_s)
+        return min(deadlines, default=None)
+
+    def is_silent(self, source: int, now_s: float) -> bool:
+        """Whether images do not wait for an upstream topic any more."""
+        return self._join.is_silent(source, now_s)
 
     def reconfigure(self, config: NodeConfig) -> None:
         """Take over changed settings."""
@@ -106,13 +146,14 @@ class Intake:
         now_s : float
             Monotonic time of its arrival.
         waits : bool
-            Whether it waits for detections from the topic.
+            Whether it waits for detections from upstream topics.
 
         """
         self._monitor.received(now_s)
         stamp_ns = stamp_to_ns(message.header.stamp)
         if not self._judge(stamp_ns):
             return
+        self._frame_id = message.header.frame_id
         work = Work(message, stamp_ns, now_s, self.epoch)
         if waits:
             pushed_out = self._join.pushed_out
@@ -127,20 +168,82 @@ class Intake:
             self._submit(self._join.clear())
             self._hand_over(work)
 
-    def add_detections(self, message: Any, now_s: float) -> None:
-        """Take the detections of an image that has come or will come."""
-        stamp_ns = stamp_to_ns(message.header.stamp)
-        if self._join.is_late(stamp_ns):
-            self._monitor.problem('late detections')
-            self._complain('late detections', 'detections come after their image was left out: '
-                           f'raise detections.wait_s, now {self._config.detections.wait_s} s')
-        unused = self._join.unused_detections
-        self._submit(self._join.add_detections(stamp_ns, message, now_s))
-        self._monitor.problem('unused detections', self._join.unused_detections - unused)
+    def add_detections(
+        self, stamp_ns: int, arrival: Arrival, now_s: float, source: int = 0,
+    ) -> None:
+        """
+        Take detections of an image that has come or will come.
+
+        Parameters
+        ----------
+        stamp_ns : int
+            Stamp in their header.
+        arrival : Arrival
+            The message. Where each message holds one object, those with one stamp are gathered
+            until one with another stamp comes, or for ``detections.gather_s``.
+        now_s : float
+            Monotonic time of its arrival.
+        source : int
+            Which of the upstream topics it came on.
+
+        """
+        if not self._is_of_the_camera(arrival.frame_id):
+            return
+        if not arrival.kind.one_object:
+            self._join_detections(stamp_ns, arrival, now_s, source)
+            return
+        group = self._groups.get(source)
+        if group is not None and group.stamp_ns == stamp_ns:
+            if len(group.payloads) >= self._config.detections.max_objects:
+                self._monitor.problem('messages with too many objects')
+                return
+            group.payloads += arrival.payloads
+            group.deadline_s = now_s + self._config.detections.gather_s
+            return
+        if group is not None:
+            self._join_group(source, now_s)
+        self._groups[source] = _Group(
+            stamp_ns, arrival, list(arrival.payloads),
+            now_s + self._config.detections.gather_s)
 
     def release(self, now_s: float) -> None:
         """Let images go that have waited long enough."""
+        deadline_s = self._join.deadline_s
+        last_chance = deadline_s is not None and now_s >= deadline_s
+        for source in [source for source, group in self._groups.items()
+                       if last_chance or now_s >= group.deadline_s]:
+            self._join_group(source, now_s)
         self._submit(self._join.release(now_s))
+
+    def _is_of_the_camera(self, frame_id: str) -> bool:
+        """Whether detections may be used; those of another camera can have the same stamps."""
+        expected = self._frame_id.strip('/')
+        given = frame_id.strip('/')
+        if not given or not expected or given == expected:
+            return True
+        used = self._config.detections.other_frames == 'use'
+        self._monitor.problem('detections of another frame')
+        self._complain('frame ' + frame_id, f'detections have the frame {frame_id!r}, the images '
+                       f'{self._frame_id!r}: they are ' + ('used nevertheless' if used else (
+                           'left out; set detections.other_frames to use if they are right')))
+        return used
+
+    def _join_group(self, source: int, now_s: float) -> None:
+        group = self._groups.pop(source)
+        arrival = replace(group.arrival, payloads=tuple(group.payloads))
+        self._join_detections(group.stamp_ns, arrival, now_s, source)
+
+    def _join_detections(
+        self, stamp_ns: int, arrival: Arrival, now_s: float, source: int,
+    ) -> None:
+        if self._join.is_late(stamp_ns, source):
+            self._monitor.problem('late detections')
+            self._complain('late detections', 'detections come after their image went on without '
+                           'them: raise detections.wait_s, now '
+                           f'{self._config.detections.wait_s} s')
+        unused = self._join.unused_detections
+        self._submit(self._join.add_detections(stamp_ns, arrival, now_s, source))
+        self._monitor.problem('unused detections', self._join.unused_detections - unused)
 
     def reset(self) -> int:
         """Start anew with the next image, whatever its stamp; returns the number of resets."""
@@ -151,6 +254,8 @@ class Intake:
     def stop(self) -> None:
         """Forget everything that waits."""
         self._monitor.dropped('stopped', len(self._join.clear()))
+        self._groups.clear()
+        self._frame_id = ''
         self._stamps.reset()
 
     def _judge(self, stamp_ns: int) -> bool:
@@ -170,16 +275,22 @@ class Intake:
             return False
         return True
 
-    def _submit(self, joined: Sequence[Joined[Work, Any]]) -> None:
+    def _submit(self, joined: Sequence[Joined[Work, Arrival]]) -> None:
         """Hand joined images over, those without detections as the settings say."""
         missing = self._config.detections.missing
         for entry in joined:
-            if entry.detections is not None:
-                self._hand_over(replace(entry.image, detections=entry.detections))
+            if entry.found:
+                if any(entry.late):
+                    self._monitor.problem('images with detections of some topics only')
+                self._hand_over(replace(
+                    entry.image, detections=entry.parts,
+                    origin=Origin.PARTIAL if any(entry.late) else Origin.UPSTREAM))
             elif missing == 'empty':
-                self._hand_over(replace(entry.image, empty=True))
+                self._monitor.problem('images taken for empty')
+                self._hand_over(replace(entry.image, origin=Origin.EMPTY))
             elif missing == 'propose' and self.finds_objects:
-                self._hand_over(entry.image)
+                self._monitor.problem('images with own proposals')
+                self._hand_over(replace(entry.image, origin=Origin.PROPOSED))
             else:
                 self._monitor.dropped('without detections')
                 self._complain('without detections', 'images are left out: no detections came '

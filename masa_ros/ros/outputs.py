@@ -51,6 +51,8 @@ class Outputs:
         Gets ``(what, text)`` for a warning; repeated ones are its business.
     report : callable
         Gets a text when a subscriber's QoS does not fit.
+    prefix : str
+        Start of the names of the topics.
 
     """
 
@@ -60,6 +62,7 @@ class Outputs:
         monitor: Monitor,
         complain: Callable[[str, str], None],
         report: Callable[[str], None],
+        prefix: str = '~/',
     ) -> None:
         self._monitor = monitor
         self._complain = complain
@@ -67,9 +70,9 @@ class Outputs:
                          strict=True))
         self._publishers = {
             name: node.create_lifecycle_publisher(
-                kind, f'~/output/{name}', QoSProfile(depth=5),
+                kind, f'{prefix}output/{name}', QoSProfile(depth=5),
                 **publisher_options(
-                    node, node.resolve_topic_name(f'~/output/{name}'), report))
+                    node, node.resolve_topic_name(f'{prefix}output/{name}'), report))
             for name, kind in kinds.items() if kind is not None}
 
     def publish_tracks(

@@ -13,11 +13,15 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 import json
 from pathlib import Path
+import re
 import sys
 import textwrap
 from typing import Any
 
 from masa_ros.pipeline import PipelineConfig
+from masa_ros.regions import RegionsConfig
+from masa_ros.ros.upstream import TYPES
+from masa_ros.ros.upstream.placement import DetectorSize, read_size, SAME
 from masa_ros.structures.settings import (
     describe,
     flatten,
@@ -27,15 +31,35 @@ from masa_ros.structures.settings import (
     SettingInfo,
 )
 
+AUTO = 'auto'
+MAX_TOPICS = 32
+
+
+_CAMERA_NAME = re.compile(r'[A-Za-z](_?[A-Za-z0-9])*')
+_TAKEN_NAMES = ('input', 'output')
+
+# Read before anything is declared; a change later would need other topics.
+START_ONLY = ('cameras',)
+
 
 @dataclass(frozen=True)
 class DetectionsConfig:
     """Where boxes come from, and how they find their image."""
 
     source: str = setting(
-        'auto', 'Whether boxes come from the topic ~/input/detections: topic waits for them for '
-        'every image, none never listens, auto waits while the topic has a publisher or when '
-        'there is no other way to find objects.', choices=('auto', 'topic', 'none'),
+        'auto', 'Whether boxes come from topics: topic waits for them for every image, none never '
+        'listens, auto waits while a topic has a publisher or when there is no other way to find '
+        'objects.', choices=('auto', 'topic', 'none'), dynamic=True)
+    topics: tuple[str, ...] = setting(
+        (), 'Topics of upstream detections, of any of the types in docs/upstream.md; boxes of '
+        'several are merged. Empty takes ~/input/detections.')
+    types: tuple[str, ...] = setting(
+        (), 'Message type of each topic, or one for all, where a topic carries several; auto or '
+        'empty takes the one that its publishers have.')
+    sizes: tuple[str, ...] = setting(
+        (), 'Size of the image that the boxes of each topic are in, or one for all: image (or '
+        'empty) for that of the camera, or width x height such as 640x480, with stretched, '
+        'padded (at the right and bottom) or centered behind it for how the image got there.',
         dynamic=True)
     tolerance_s: float = setting(
         0.005, 'Largest difference in seconds between the stamps of an image and of its '
@@ -48,9 +72,56 @@ class DetectionsConfig:
         '(counted), empty takes it for an image without objects, propose finds objects with the '
         'in-process detector or the model itself.', choices=('skip', 'empty', 'propose'),
         dynamic=True)
+    gather_s: float = setting(
+        0.05, "Time in seconds without a further message after which an image's objects are "
+        'complete, for topics with one message per object.', minimum=0.0, maximum=10.0,
+        dynamic=True)
+    merge_iou: float = setting(
+        0.6, 'Boxes of one class from several topics that overlap more than this IoU are one '
+        'object.', minimum=0.0, maximum=1.0, dynamic=True)
+    use_masks: bool = setting(
+        True, 'Whether masks that come with detections go before those of the model.',
+        dynamic=True)
+    other_frames: str = setting(
+        'drop', 'What happens to detections whose header names another coordinate frame than '
+        "the image's: drop leaves them out (counted), use takes them. An empty name fits always.",
+        choices=('drop', 'use'), dynamic=True)
+    max_objects: int = setting(
+        10000, 'A detection message with more objects is refused (counted).', minimum=1,
+        maximum=1000000, dynamic=True)
     class_names: tuple[str, ...] = setting(
         (), 'Names of the upstream classes in order of their numbers, for detectors that send '
         'numbers.', dynamic=True)
+
+    def __post_init__(self) -> None:
+        if len(self.topics) > MAX_TOPICS:
+            raise ValueError(f'detections.topics has {len(self.topics)} topics, expected at most '
+                             f'{MAX_TOPICS}')
+        for name, values in (('types', self.types), ('sizes', self.sizes)):
+            if len(values) not in (0, 1, max(1, len(self.topics))):
+                raise ValueError(f'detections.{name} has {len(values)} entries, expected none, '
+                                 f'one, or one for each of the {len(self.topics)} topics')
+        for kind in self.types:
+            if kind != AUTO and kind not in TYPES:
+                raise ValueError(f'detections.types has {kind!r}, expected {AUTO} or one of '
+                                 + ', '.join(TYPES))
+        for size in self.sizes:
+            read_size(size)
+
+    def type_of(self, topic: int) -> str:
+        """Message type of a topic, or ``auto``."""
+        return _entry(self.types, topic, AUTO)
+
+    def size_of(self, topic: int) -> DetectorSize | None:
+        """Size of the image that a topic's boxes are in; None for that of the camera."""
+        return read_size(_entry(self.sizes, topic, SAME))
+
+
+def _entry(values: tuple[str, ...], topic: int, default: str) -> str:
+    """Return the entry of a list with none, one for all, or one for each topic."""
+    if not values:
+        return default
+    return values[topic] if len(values) > 1 else values[0]
 
 
 @dataclass(frozen=True)
@@ -91,7 +162,15 @@ class NodeConfig:
     """Settings of the node itself; those of model, detector and tracker are PipelineConfig."""
 
     stream: str = setting(
-        '', 'Name of the stream in the messages; empty takes the name of the image topic.')
+        '', 'Name of the stream in the messages; empty takes the name of the image topic. With '
+        'cameras it goes before the name of each.')
+    cameras: tuple[str, ...] = setting(
+        (), 'Names of several cameras in one node: the topics of each are ~/<name>/input/... and '
+        '~/<name>/output/...; read at the start only. Empty is one camera on ~/input/image.')
+    gather_wait_s: float = setting(
+        0.05, 'Longest time in seconds that the image of a camera waits for those of other '
+        'cameras, to be processed together; a camera that has stalled is not waited for.',
+        minimum=0.0, maximum=1.0)
     autostart: bool = setting(
         True, 'Whether the node configures and activates itself; otherwise it waits for a '
         'lifecycle manager.')
@@ -120,10 +199,24 @@ class NodeConfig:
     clock: ClockConfig = group(ClockConfig)
     diagnostics: DiagnosticsConfig = group(DiagnosticsConfig)
 
+    def __post_init__(self) -> None:
+        for name in self.cameras:
+            if not _CAMERA_NAME.fullmatch(str(name)) or name in _TAKEN_NAMES:
+                raise ValueError(f'cameras has {name!r}, expected names of letters, digits and '
+                                 f'_, beginning with a letter, other than {_TAKEN_NAMES}')
+        if len(set(self.cameras)) != len(self.cameras):
+            raise ValueError(f'cameras has a name twice: {list(self.cameras)}')
+
 
 def described() -> dict[str, tuple[Any, SettingInfo]]:
     """Every parameter: ``{name: (default, info)}``, the node's own first."""
     return {**describe(NodeConfig), **describe(PipelineConfig)}
+
+
+def camera_described(cameras: Sequence[str]) -> dict[str, tuple[Any, SettingInfo]]:
+    """Parameters of single cameras: each may have regions of its own."""
+    return {f'camera.{name}.regions.{key}': entry for name in cameras
+            for key, entry in describe(RegionsConfig).items()}
 
 
 def build_settings(values: Mapping[str, Any]) -> tuple[NodeConfig, PipelineConfig]:
@@ -139,12 +232,25 @@ def build_settings(values: Mapping[str, Any]) -> tuple[NodeConfig, PipelineConfi
         If a value is not allowed, or values do not fit each other; the message names them.
 
     """
-    cleaned = {name: [entry for entry in value if entry != '']
-               if isinstance(value, list | tuple) else value for name, value in values.items()}
+    cleaned = _cleaned(values)
     own = {name: value for name, value in cleaned.items() if name in describe(NodeConfig)}
     rest = {name: value for name, value in cleaned.items() if name not in own}
     return (from_mapping(NodeConfig, own, 'parameters'),
             from_mapping(PipelineConfig, rest, 'parameters'))
+
+
+def _cleaned(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: [entry for entry in value if entry != '']
+            if isinstance(value, list | tuple) else value for name, value in values.items()}
+
+
+def given_cameras(node: Any) -> tuple[str, ...]:
+    """Names of the cameras that a node was started with; wrong ones are refused later."""
+    given = getattr(node, '_parameter_overrides', {}).get('cameras')
+    names = given.value if given is not None else ()
+    if not isinstance(names, list | tuple):
+        return ()
+    return tuple(name for name in dict.fromkeys(names) if _CAMERA_NAME.fullmatch(str(name)))
 
 
 def unknown_name_error(name: str, known: Iterable[str]) -> str:
@@ -190,7 +296,8 @@ class NodeParameters:
         is_configured: Callable[[], bool],
         on_change: Callable[[NodeConfig, PipelineConfig], None],
     ) -> None:
-        self._described = described()
+        self._cameras = given_cameras(node)
+        self._described = {**described(), **camera_described(self._cameras)}
         self._is_configured = is_configured
         self._on_change = on_change
         overrides: dict[str, Any] = getattr(node, '_parameter_overrides', {})
@@ -200,8 +307,27 @@ class NodeParameters:
             _float_from_whole_number(overrides, name, default)
             declared = _declare(node, name, default, info)
             self._values[name] = declared
-        self.node, self.pipeline = build_settings(self._values)
+        self.node, self.pipeline, self._regions = self._build(self._values)
         node.add_on_set_parameters_callback(self._on_set)
+
+    def regions_of(self, camera: str) -> RegionsConfig:
+        """Return the regions of a camera: its own where it has any, else those for all."""
+        own = self._regions.get(camera, RegionsConfig())
+        return self.pipeline.regions if own == RegionsConfig() else own
+
+    def _build(
+        self, values: Mapping[str, Any],
+    ) -> tuple[NodeConfig, PipelineConfig, dict[str, RegionsConfig]]:
+        """Make the settings objects of the node, of the pipeline and of single cameras."""
+        shared = {name: value for name, value in values.items()
+                  if not name.startswith('camera.')}
+        cleaned = _cleaned(values)
+        regions = {
+            camera: from_mapping(RegionsConfig, {
+                key: cleaned[f'camera.{camera}.regions.{key}'] for key in describe(RegionsConfig)},
+                f'parameters: camera.{camera}.regions')
+            for camera in self._cameras}
+        return (*build_settings(shared), regions)
 
     def _check_names(
         self, node: Any, overrides: Mapping[str, Any], topics: Mapping[str, str],
@@ -222,6 +348,11 @@ class NodeParameters:
         from rcl_interfaces.msg import SetParametersResult
         changed = {entry.name: entry.value for entry in parameters
                    if entry.name in self._described and entry.value != self._values[entry.name]}
+        at_start = [name for name in changed if name in START_ONLY]
+        if at_start:
+            return SetParametersResult(
+                successful=False, reason=f'{", ".join(at_start)} can only be given when the node '
+                'is started')
         fixed = [name for name in changed if not self._described[name][1].dynamic]
         if fixed and self._is_configured():
             return SetParametersResult(
@@ -229,12 +360,12 @@ class NodeParameters:
                 'unconfigured (ros2 lifecycle set <node> deactivate, then cleanup)')
         values = {**self._values, **changed}
         try:
-            node_config, pipeline_config = build_settings(values)
+            node_config, pipeline_config, regions = self._build(values)
         except ValueError as error:
             return SetParametersResult(successful=False, reason=str(error))
         if changed:
             self._values = values
-            self.node, self.pipeline = node_config, pipeline_config
+            self.node, self.pipeline, self._regions = node_config, pipeline_config, regions
             self._on_change(node_config, pipeline_config)
         return SetParametersResult(successful=True)
 

@@ -42,6 +42,8 @@ class MatchedSubscription:
         Gets a text when publisher and subscription do not fit each other.
     lost : callable
         Gets a number of messages that the middleware could not deliver.
+    raw : bool
+        Whether the callback gets serialized messages.
 
     """
 
@@ -55,8 +57,10 @@ class MatchedSubscription:
         depth: int,
         report: Callable[[str], None],
         lost: Callable[[int], None],
+        raw: bool = False,
     ) -> None:
         self.topic = topic
+        self._raw = raw
         self._node = node
         self._kind = kind
         self._callback = callback
@@ -115,7 +119,7 @@ class MatchedSubscription:
             event_callbacks=SubscriptionEventCallbacks(
                 incompatible_qos=self._incompatible,
                 message_lost=lambda event: self._lost(event.total_count_change)),
-            qos_overriding_options=QoSOverridingOptions(self._overridden))
+            qos_overriding_options=QoSOverridingOptions(self._overridden), raw=self._raw)
 
     def _publishers(self) -> list[Any]:
         infos = self._node.get_publishers_info_by_topic(self.topic)

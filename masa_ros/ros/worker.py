@@ -6,7 +6,10 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 import threading
+import time
 from typing import Any, Generic, TypeVar
+
+from masa_ros.ros.gather import Gather
 
 ItemT = TypeVar('ItemT')
 ResultT = TypeVar('ResultT')
@@ -16,23 +19,26 @@ POLICIES = ('latest', 'every')
 
 class InferenceWorker(Generic[ItemT]):
     """
-    Runs a function on submitted items in a thread of its own, one at a time, in order.
+    Runs a function on batches of submitted items in a thread of its own, one after the other.
 
-    With the policy ``latest`` one item waits and a newer one takes its place, so that what is
-    processed is never older than one processing time. With ``every`` up to `queue_size` items
-    wait; beyond that the oldest gives way.
+    A batch holds at most one item of each source; see `masa_ros.ros.gather.Gather` for how long
+    it waits. With the policy ``latest`` one item of a source waits and a newer one takes its
+    place, so that what is processed is never older than one processing time. With ``every`` up
+    to `queue_size` items wait; beyond that the oldest gives way.
 
     Parameters
     ----------
     process : callable
-        Called with each item in the worker's thread. It must handle its own errors; one that
-        escapes goes to `on_error` and the next item is taken.
+        Called with each batch in the worker's thread. It must handle its own errors; one that
+        escapes goes to `on_error` and the next batch is taken.
     on_error : callable
         Called in the worker's thread with an exception that `process` did not handle.
     policy : str
         ``latest`` or ``every``.
     queue_size : int
-        Most waiting items with ``every``.
+        Most waiting items of a source with ``every``.
+    wait_s : float
+        Longest time that an item waits for those of other sources.
 
     Raises
     ------
@@ -43,19 +49,19 @@ class InferenceWorker(Generic[ItemT]):
 
     def __init__(
         self,
-        process: Callable[[ItemT], None],
+        process: Callable[[list[ItemT]], None],
         on_error: Callable[[Exception], None],
         policy: str = 'latest',
         queue_size: int = 20,
+        wait_s: float = 0.0,
     ) -> None:
         if policy not in POLICIES:
             raise ValueError(f'policy is {policy!r}, expected latest or every')
         if queue_size < 1:
             raise ValueError(f'queue size is {queue_size}, expected at least 1')
-        self._limit = 1 if policy == 'latest' else queue_size
         self._process = process
         self._on_error = on_error
-        self._items: deque[ItemT] = deque()
+        self._items: Gather[ItemT] = Gather(1 if policy == 'latest' else queue_size, wait_s)
         self._calls: deque[tuple[Callable[[], Any], Future[Any]]] = deque()
         self._changed = threading.Condition()
         self._stopping = False
@@ -64,12 +70,10 @@ class InferenceWorker(Generic[ItemT]):
         self._thread = threading.Thread(target=self._run, name='inference', daemon=True)
         self._thread.start()
 
-    def submit(self, item: ItemT) -> list[ItemT]:
-        """Hand over an item; returns the waiting items that gave way to it."""
+    def submit(self, item: ItemT, source: str = '') -> list[ItemT]:
+        """Hand over an item; returns the waiting items of its source that gave way to it."""
         with self._changed:
-            self._items.append(item)
-            replaced = [self._items.popleft()
-                        for _ in range(max(0, len(self._items) - self._limit))]
+            replaced = self._items.add(source, item, time.monotonic())
             self._changed.notify()
         return replaced
 
@@ -84,16 +88,15 @@ class InferenceWorker(Generic[ItemT]):
                 self._changed.notify()
         return future
 
-    def clear(self) -> list[ItemT]:
-        """Take back all waiting items."""
+    def clear(self, source: str | None = None) -> list[ItemT]:
+        """Take back the waiting items of a source, or of all."""
         with self._changed:
-            waiting = list(self._items)
-            self._items.clear()
-        return waiting
+            return self._items.clear(source)
 
-    def waiting(self) -> int:
-        """Return how many items wait."""
-        return len(self._items)
+    def waiting(self, source: str | None = None) -> int:
+        """Return how many items of a source, or of all, wait."""
+        with self._changed:
+            return len(self._items) if source is None else self._items.waiting(source)
 
     def stop(self, timeout_s: float = 5.0) -> bool:
         """
@@ -115,25 +118,30 @@ class InferenceWorker(Generic[ItemT]):
     def _run(self) -> None:
         while True:
             with self._changed:
-                while not (self._items or self._calls or self._stopping):
-                    self._changed.wait()
+                while not (self._calls or self._stopping or self._ready()):
+                    self._changed.wait(self._items.left_s(time.monotonic()))
                 if self._calls:
                     function, future = self._calls.popleft()
-                    item = None
+                    batch = []
                 elif self._stopping:
                     return
                 else:
-                    item = self._items.popleft()
+                    batch = self._items.take()
                     future = None
             if future is not None:
                 _resolve(function, future)
                 continue
             try:
-                self._process(item)  # type: ignore[arg-type]
+                self._process(batch)
             except Exception as error:
                 self._on_error(error)
-            # The frame's memory must not wait for the next one.
-            item = None
+            # The frames' memory must not wait for the next ones.
+            batch = []
+
+    def _ready(self) -> bool:
+        """Whether there is a batch that need not wait any longer."""
+        left_s = self._items.left_s(time.monotonic())
+        return left_s is not None and left_s <= 0
 
 
 def _resolve(function: Callable[[], Any], future: Future[Any]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from masa_ros.ros.join import DetectionJoin
@@ -19,14 +21,14 @@ class Case:
 
     def image(self, stamp: float, now: float = 0) -> list[tuple[float, float | None]]:
         released = self.join.add_image(round(stamp * MS), stamp, now / 1e3)
-        return [(entry.image, entry.detections) for entry in released]
+        return [(entry.image, entry.parts[0]) for entry in released]
 
     def boxes(self, stamp: float, now: float = 0) -> list[tuple[float, float | None]]:
         released = self.join.add_detections(round(stamp * MS), stamp, now / 1e3)
-        return [(entry.image, entry.detections) for entry in released]
+        return [(entry.image, entry.parts[0]) for entry in released]
 
     def later(self, now: float) -> list[tuple[float, float | None]]:
-        return [(entry.image, entry.detections) for entry in self.join.release(now / 1e3)]
+        return [(entry.image, entry.parts[0]) for entry in self.join.release(now / 1e3)]
 
 
 def test_detections_after_the_image() -> None:
@@ -221,3 +223,108 @@ def test_a_constant_offset_within_the_tolerance_is_joined(offset: float) -> None
         released += case.boxes(100 + 33 * frame + offset)
     released += case.later(1e6)
     assert released == [(100 + 33 * frame, 100 + 33 * frame + offset) for frame in range(5)]
+
+
+# --- several sources ------------------------------------------------------------------------
+
+
+class Pair:
+    """A join of two sources; answers ``(image, first, second)`` in milliseconds."""
+
+    def __init__(self, wait_ms: float = 500) -> None:
+        self.join: DetectionJoin[float, float] = DetectionJoin(0.005, wait_ms / 1e3, 10, 2)
+        self.late: list[tuple[bool, ...]] = []
+
+    def image(self, stamp: float, now: float | None = None) -> list[Any]:
+        now = stamp if now is None else now
+        return self.answer(self.join.add_image(round(stamp * MS), stamp, now / 1e3))
+
+    def boxes(self, source: int, stamp: float, now: float | None = None) -> list[Any]:
+        now = stamp if now is None else now
+        return self.answer(
+            self.join.add_detections(round(stamp * MS), stamp, now / 1e3, source))
+
+    def later(self, now: float) -> list[Any]:
+        return self.answer(self.join.release(now / 1e3))
+
+    def answer(self, released: list[Any]) -> list[Any]:
+        self.late = [entry.late for entry in released]
+        return [(entry.image, *entry.parts) for entry in released]
+
+
+def test_an_image_waits_for_both_sources() -> None:
+    case = Pair()
+    assert case.image(100) == []
+    assert case.boxes(1, 100) == []
+    assert case.boxes(0, 100) == [(100, 100, 100)]
+    assert case.late == [(False, False)]
+
+
+def test_a_source_that_skipped_the_image_is_not_waited_for() -> None:
+    case = Pair()
+    case.image(100)
+    case.image(133)
+    case.boxes(0, 100)
+    assert case.boxes(1, 133) == [(100, 100, None)]
+    assert case.late == [(False, False)]
+
+
+def test_a_source_that_is_late_is_told() -> None:
+    case = Pair(wait_ms=50)
+    case.image(100)
+    case.boxes(0, 100)
+    assert case.later(151) == [(100, 100, None)]
+    assert case.late == [(False, True)]
+    case.boxes(1, 100, 160)
+    assert case.join.is_late(100 * MS, 1)
+
+
+def test_images_between_the_detections_of_a_slow_source_do_not_wait_for_it() -> None:
+    # Images every 100 ms; the second source detects in every fourth and takes 50 ms.
+    case = Pair()
+    released = []
+    for frame in range(33):
+        stamp = 100.0 * frame
+        released += case.image(stamp)
+        released += case.boxes(0, stamp, stamp + 10)
+        waited = frame > 20 and bool(len(case.join))
+        assert not waited or frame % 4 == 0  # by then its rhythm is known
+        if frame % 4 == 0:
+            released += case.boxes(1, stamp, stamp + 50)
+    expected = [(100.0 * frame, 100.0 * frame, 100.0 * frame if frame % 4 == 0 else None)
+                for frame in range(33)]
+    assert released == expected
+
+
+def test_a_silent_source_is_waited_for_again_once_it_is_heard() -> None:
+    case = Pair(wait_ms=300)
+    for frame in range(3):
+        stamp = 500.0 * frame
+        case.image(stamp)
+        case.boxes(0, stamp)
+        case.boxes(1, stamp)
+    for frame in range(3, 6):  # the second one dies: three images wait for it in vain
+        stamp = 500.0 * frame
+        case.image(stamp)
+        assert case.boxes(0, stamp) == []
+        assert case.later(stamp + 301) == [(stamp, stamp, None)]
+    case.image(3000)
+    assert case.join.is_silent(1, 3.0)
+    assert case.boxes(0, 3000) == [(3000, 3000, None)]
+    assert case.late == [(False, True)]  # nobody waits, but it is said
+    case.boxes(1, 3000, 3100)
+    assert not case.join.is_silent(1, 3.1)
+    case.image(3500)
+    assert case.boxes(0, 3500) == []
+    assert case.boxes(1, 3500) == [(3500, 3500, 3500)]
+
+
+def test_a_source_that_is_late_every_time_is_not_silent() -> None:
+    case = Pair(wait_ms=100)
+    for frame in range(8):
+        stamp = 500.0 * frame
+        case.image(stamp)
+        case.boxes(0, stamp)
+        case.later(stamp + 101)
+        case.boxes(1, stamp, stamp + 200)
+    assert not case.join.is_silent(1, 4.0)

@@ -84,7 +84,7 @@ def judge(stream: dict[str, Any] | None = None, before: dict[str, Any] | None = 
     state = StreamState(**{'lifecycle': 'active', 'active_s': 10.0, 'topic': '/image',
                            **(stream or {})})
     message = diagnostics_message(
-        _stamp(), 'tracker', replace(quiet, **now), replace(quiet, **(before or {})), state,
+        _stamp(), 'tracker', [(replace(quiet, **now), replace(quiet, **(before or {})), state)],
         ModelState(True, 'classical'), DiagnosticsConfig())
     status = message.status[0]
     return status.level[0], status.message
@@ -133,8 +133,8 @@ def test_the_model_that_failed_and_the_untrained_one_are_told() -> None:
     quiet = Monitor().snapshot(0.0)
 
     def model_status(state: ModelState) -> Any:
-        return diagnostics_message(_stamp(), 'tracker', quiet, quiet, StreamState('active'), state,
-                                   DiagnosticsConfig()).status[1]
+        return diagnostics_message(_stamp(), 'tracker', [(quiet, quiet, StreamState('active'))],
+                                   state, DiagnosticsConfig()).status[1]
     failed = model_status(ModelState(False, 'sam_vit_b', error='no weights'))
     assert (failed.level[0], failed.message) == (ERROR, 'not loaded: no weights')
     random = model_status(ModelState(True, 'sam_vit_b', trained=False))

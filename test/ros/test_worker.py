@@ -20,7 +20,8 @@ class Bench:
         self.started = threading.Event()
         self.worker = InferenceWorker(self.process, self.errors.append, policy, queue_size)
 
-    def process(self, item: int) -> None:
+    def process(self, items: list[int]) -> None:
+        (item,) = items
         self.threads.add(threading.current_thread().name)
         self.started.set()
         self.gate.wait(10)
@@ -138,3 +139,26 @@ def test_stopping_drops_what_waits_and_ends_the_thread(benches: list[Bench]) -> 
 def test_an_impossible_policy_is_refused(policy: str, size: int, text: str) -> None:
     with pytest.raises(ValueError, match=text):
         InferenceWorker(lambda item: None, lambda error: None, policy, size)
+
+
+def test_items_of_several_sources_come_in_one_batch_and_a_silent_one_does_not_stop_them() -> None:
+    batches: list[list[str]] = []
+    done = threading.Event()
+
+    def process(items: list[str]) -> None:
+        batches.append(items)
+        if 'last' in items:
+            done.set()
+    worker = InferenceWorker(process, lambda error: None, 'every', wait_s=0.05)
+    gate = threading.Event()
+    worker.call(lambda: gate.wait(10))
+    for item in ('1', '2'):
+        for source in ('a', 'b', 'silent'):
+            worker.submit(source + item, source)
+    gate.set()
+    worker.call(lambda: None).result(10)
+    worker.submit('last', 'a')
+    assert done.wait(10)
+    assert worker.stop(10)
+    assert batches[:2] == [['a1', 'b1', 'silent1'], ['a2', 'b2', 'silent2']]
+    assert batches[2] == ['last']
