@@ -174,7 +174,8 @@ def test_a_message_package_that_is_missing_is_an_error_that_says_where_it_is(
 @pytest.mark.parametrize('kind', [ARRAY, SINGLE, YOLO, TIER4, OWN])
 def test_hostile_messages_are_counted_by_reason_and_survived(robot: Robot, kind: str) -> None:
     pytest.importorskip(f'{kind.partition("/")[0]}.msg')
-    start(robot, 'detections.max_objects:=1000', 'detections.wait_s:=5.0', PROPOSES='1')
+    start(robot, 'detections.max_objects:=100', 'detections.wait_s:=5.0',
+          'detections.gather_s:=1.0', PROPOSES='1')
     publisher = robot.publisher('detections', messages.message_class(kind), TOPIC, 1000)
     robot.image_publisher()
 
@@ -188,7 +189,7 @@ def test_hostile_messages_are_counted_by_reason_and_survived(robot: Robot, kind:
     hostile = HOSTILE if kind != TIER4 else HOSTILE_REGIONS
     for thing, _ in hostile:
         send(thing)
-    send(*[Thing()] * 1001)
+    send(*[Thing()] * 101)
     send(Thing(), frame_id='another_camera')
     if kind != SINGLE:
         send()  # an empty array is an ordinary answer
