@@ -16,13 +16,17 @@ from masa_ros.detectors.prompts import unique_names
 from masa_ros.detectors.selection import ClassConfig, ClassRules, Vocabulary
 from masa_ros.models import build_model, ModelConfig
 from masa_ros.models.model import Model
+from masa_ros.prompts import Added, concatenated, Prompt, PromptedObjects, PromptsConfig, Wanted
 from masa_ros.regions import Regions, RegionsConfig
 from masa_ros.structures.boxes import clip_boxes, valid_boxes
 from masa_ros.structures.frame import Frame
 from masa_ros.structures.instances import Flag, Instances, TrackedInstances
 from masa_ros.structures.settings import describe, flatten, group
+from masa_ros.tracking.registration import ImageRegistration
+from masa_ros.tracking.second_look import MissedTracks, seen_by_mask
 from masa_ros.tracking.tracker import Tracker, TrackerConfig
 import numpy as np
+from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,7 @@ class PipelineConfig:
     classes: ClassConfig = group(ClassConfig)
     regions: RegionsConfig = group(RegionsConfig)
     tracker: TrackerConfig = group(TrackerConfig)
+    prompts: PromptsConfig = group(PromptsConfig)
 
 
 @dataclass(frozen=True)
@@ -70,6 +75,7 @@ class _Seen:
     """What detector and model found in a frame, before tracking."""
 
     instances: Instances
+    looked_for: NDArray[np.int64]
     rejected: int
     ignored: int
     used_detections: bool
@@ -108,8 +114,10 @@ class Pipeline:
         self._rules = ClassRules(self._config.classes, self._vocabulary)
         self._lock = threading.RLock()
         self._trackers: dict[str, Tracker] = {}
+        self._registrations: dict[str, ImageRegistration] = {}
         self._regions = Regions(self._config.regions)
         self._own_regions: dict[str, Regions] = {}
+        self._prompted = PromptedObjects(self._config.prompts)
 
     @property
     def config(self) -> PipelineConfig:
@@ -230,6 +238,16 @@ class Pipeline:
         for i, (frame, boxes) in enumerate(zip(frames, given, strict=True)):
             if boxes is not None:
                 given[i], ignored[i] = self._without_ignored(frame, boxes, by_mask=False)
+        wanted = [self._prompted.look_for(frame, self._trackers.get(frame.stream))
+                  for frame in frames]
+        starts = [0] * len(frames)
+        for i, boxes in enumerate(given):
+            if boxes is not None:
+                wanted[i], starts[i] = wanted[i].without(boxes.boxes), len(boxes)
+                given[i] = concatenated(boxes, wanted[i].instances)
+        missed = [self._missed(frame, boxes) for frame, boxes in zip(frames, given, strict=True)]
+        given = [boxes if boxes is None else tracks.added_to(boxes)
+                 for boxes, tracks in zip(given, missed, strict=True)]
         detected = time.perf_counter()
         images = [frame.image for frame in frames]
         instances = (self._model.run(images, given) if encoded is None
@@ -238,12 +256,20 @@ class Pipeline:
             if boxes is None:
                 instances[i], ignored[i] = self._without_ignored(
                     frame, instances[i], by_mask=True)
+                wanted[i], starts[i] = wanted[i].without(instances[i].boxes), len(instances[i])
+                instances[i] = self._look_for(frame, instances[i], wanted[i])
+                instances[i], missed[i] = self._look_again(frame, instances[i])
         segmented = time.perf_counter()
         times_ms = {'detect': 1e3 * (detected - started) / len(frames),
                     'segment': 1e3 * (segmented - detected) / len(frames)}
-        return [_Seen(_with_given_masks(found, boxes), bad, left_out, boxes is not None, times_ms)
-                for found, bad, left_out, boxes in zip(
-                    instances, rejected, ignored, given, strict=True)]
+        quality = self._config.tracker.second_look_quality
+        seen = [_Seen(*seen_by_mask(_with_given_masks(found, boxes), tracks, quality), bad,
+                      left_out, boxes is not None, times_ms)
+                for found, tracks, bad, left_out, boxes in zip(
+                    instances, missed, rejected, ignored, given, strict=True)]
+        for one, first, asked in zip(seen, starts, wanted, strict=True):
+            one.looked_for[first:first + len(asked)] = asked.track_ids
+        return seen
 
     def _track(self, frame: Frame, seen: _Seen) -> FrameResult | Exception:
         """Give the objects of one frame their identities."""
@@ -251,12 +277,72 @@ class Pipeline:
         try:
             tracks = self._tracker(frame).update(
                 _flag_truncated(seen.instances, frame), frame.frame_index, frame.stamp_ns,
-                (frame.height_px, frame.width_px))
+                (frame.height_px, frame.width_px), looked_for=seen.looked_for)
         except Exception as error:
             return error
+        self._prompted.done(frame, tracks)
         return FrameResult(
             tracks, {**seen.times_ms, 'track': 1e3 * (time.perf_counter() - before)},
             seen.rejected, seen.used_detections, seen.ignored)
+
+    def _missed(self, frame: Frame, boxes: Instances | None) -> MissedTracks:
+        """Follow the camera and tell which tracks to look for once more."""
+        tracker = self._tracker(frame)
+        if self._config.tracker.camera_motion == 'registration':
+            self._registrations.setdefault(frame.stream, ImageRegistration()).follow(
+                tracker, frame)
+        if boxes is None:
+            return MissedTracks.none()
+        return tracker.missed(boxes.boxes, frame.stamp_ns, (frame.height_px, frame.width_px))
+
+    def _look_for(self, frame: Frame, found: Instances, wanted: Wanted) -> Instances:
+        """Ask the model about prompted objects that its own proposals missed."""
+        if not len(wanted):
+            return found
+        # All together: embeddings may depend on who else is in the image.
+        again = self._model.run([frame.image], [concatenated(found, wanted.instances)])[0]
+        first = len(found)
+        return again.with_fields(
+            masks=(*found.masks, *again.masks[first:]),
+            mask_qualities=np.concatenate(
+                [found.mask_qualities, again.mask_qualities[first:]]))
+
+    def _look_again(self, frame: Frame, found: Instances) -> tuple[Instances, MissedTracks]:
+        """Ask the model about tracks that its own proposals missed, in a second pass."""
+        tracks = self._tracker(frame).missed(
+            found.boxes, frame.stamp_ns, (frame.height_px, frame.width_px))
+        if not len(tracks):
+            return found, tracks
+        # All together: embeddings may depend on who else is in the image.
+        again = self._model.run([frame.image], [tracks.added_to(found)])[0]
+        first = len(found)
+        return again.with_fields(
+            masks=(*found.masks, *again.masks[first:]),
+            mask_qualities=np.concatenate(
+                [found.mask_qualities, again.mask_qualities[first:]])), tracks
+
+    def follow_camera(self, stream: str, homography: NDArray[np.float64]) -> None:
+        """
+        Tell how the camera of a stream moved since its last frame, where something knows.
+
+        For odometry, an IMU or a pan-tilt head; `masa_ros.tracking.registration` makes a
+        homography of a rotation. Leave the setting ``tracker.camera_motion`` at ``none`` then.
+
+        Parameters
+        ----------
+        stream : str
+            Name of the stream; nothing happens before its first frame.
+        homography : ndarray
+            ``(3, 3)`` from pixels of the last frame to pixels of the next one.
+
+        Raises
+        ------
+        ValueError
+            If it is not a finite 3 x 3 matrix.
+
+        """
+        if stream in self._trackers:
+            self._trackers[stream].follow_camera(homography)
 
     def _without_ignored(
         self, frame: Frame, found: Instances, by_mask: bool,
@@ -293,6 +379,8 @@ class Pipeline:
         for name, tracker in self._trackers.items():
             if stream is None or name == stream:
                 tracker.reset()
+                self._registrations.pop(name, None)
+                self._prompted.forget(name)
 
     def reconfigure(self, config: PipelineConfig) -> None:
         """
@@ -320,6 +408,7 @@ class Pipeline:
                 self._rules = ClassRules(config.classes, self._vocabulary)
             if config.regions != self._config.regions:
                 self._regions = Regions(config.regions)
+            self._prompted.config = config.prompts
             for tracker in self._trackers.values():
                 tracker.reconfigure(config.tracker)
             self._config = config
@@ -351,6 +440,43 @@ class Pipeline:
             self._detector.set_classes(wanted)
             self._config = replace(self._config, detector=replace(
                 self._config.detector, classes=wanted, text=''))
+
+    def add_object(self, stream: str, prompt: Prompt) -> Added:
+        """
+        Track an object that is pointed at, from the next frame on.
+
+        Call it between two frames, in the thread that processes them.
+
+        Raises
+        ------
+        ValueError
+            If it cannot be done: no frame was processed yet, the prompt is not in the image, or
+            nothing can be told from it. The text says why and what to do instead.
+
+        """
+        return self._prompted.add(
+            stream, prompt, self._model, self._trackers.get(stream), self.regions(stream))
+
+    def remove_object(self, stream: str, track_id: int) -> None:
+        """
+        Stop tracking an object; it is reported as removed with the next frame.
+
+        Raises
+        ------
+        ValueError
+            If there is none with this id.
+
+        """
+        tracker = self._trackers.get(stream)
+        if tracker is None:
+            raise ValueError(f'there is no object {track_id}; no image has been processed yet')
+        tracker.remove(track_id)
+        self._prompted.forget(stream, track_id)
+
+    def objects(self, stream: str) -> TrackedInstances:
+        """Every object that the tracker of a stream remembers, as it was last known."""
+        tracker = self._trackers.get(stream)
+        return TrackedInstances() if tracker is None else tracker.known()
 
     def close(self) -> None:
         """Free the memory of model and detector."""

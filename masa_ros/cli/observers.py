@@ -19,31 +19,66 @@ from masa_ros.structures.boxes import valid_boxes
 from masa_ros.structures.frame import Frame
 from masa_ros.structures.instances import Instances, TrackedInstances
 from masa_ros.structures.settings import flatten
+from masa_ros.tracking.registration import ImageRegistration
+from masa_ros.tracking.second_look import seen_by_mask
 from masa_ros.tracking.tracker import Tracker, TrackerConfig
 
 BATCH = 4
 
 
 class OwnTracker:
-    """Our tracker as the benchmark wants it."""
+    """
+    Our tracker as the benchmark wants it.
 
-    def __init__(self, config: TrackerConfig) -> None:
+    Parameters
+    ----------
+    config : TrackerConfig
+        Settings; with ``camera_motion`` the frames must have their images.
+    model : ModelConfig, optional
+        Looks again for missed tracks, where ``second_look_seconds`` asks for it. Unlike in the
+        pipeline it then runs once more on such a frame, as the detections were embedded before.
+
+    """
+
+    def __init__(self, config: TrackerConfig, model: ModelConfig | None = None) -> None:
+        self._config = config
         self._tracker = Tracker(config, seed='benchmark')
+        self._registration = ImageRegistration() if config.camera_motion != 'none' else None
+        looks = model is not None and config.second_look_seconds > 0
+        self._model = build_model(model) if model is not None and looks else None
 
     def update(self, frame: Frame, instances: Instances) -> TrackedInstances:
         """Track one frame."""
-        return self._tracker.update(instances, frame.frame_index, frame.stamp_ns,
-                                    (frame.height_px, frame.width_px))
+        size = frame.height_px, frame.width_px
+        if self._registration is not None:
+            self._registration.follow(self._tracker, frame)
+        looked_for = None
+        if self._model is not None:
+            missed = self._tracker.missed(instances.boxes, frame.stamp_ns, size)
+            if len(missed):
+                found = self._model.run([frame.image], [missed.added_to(instances)])[0]
+                instances, looked_for = seen_by_mask(
+                    found, missed, self._config.second_look_quality)
+        return self._tracker.update(instances, frame.frame_index, frame.stamp_ns, size,
+                                    looked_for=looked_for)
 
 
-def _own(config: TrackerConfig, rate_hz: float) -> SequenceTracker:
-    return OwnTracker(config)
+def _own(
+    config: TrackerConfig, model: ModelConfig | None, rate_hz: float,
+) -> SequenceTracker:
+    return OwnTracker(config, model)
 
 
-def own_tracker(name: str, config: TrackerConfig) -> TrackerSpec:
-    """Our tracker with some settings under a name."""
-    return TrackerSpec(name, _digest([flatten(config), _source_digest('tracking')]),
-                       partial(_own, config))
+def own_tracker(
+    name: str, config: TrackerConfig, model: ModelConfig | None = None,
+) -> TrackerSpec:
+    """Our tracker with some settings under a name; the model is for second looks."""
+    looks = model is not None and config.second_look_seconds > 0
+    settings = [flatten(config), _source_digest('tracking')]
+    if looks and model is not None:
+        settings += [flatten(model), _source_digest('models')]
+    return TrackerSpec(name, _digest(settings), partial(_own, config, model),
+                       needs_images=looks or config.camera_motion != 'none')
 
 
 def _baseline(name: str, options: dict[str, Any], rate_hz: float) -> SequenceTracker:

@@ -104,9 +104,10 @@ class TrackerConfig:
         'again after a long absence (with evidence only); 0 remembers the running mean alone.',
         minimum=0, maximum=64, dynamic=True)
     long_memory_margin: float = setting(
-        1.0, 'With long_memory: a track that was lost is found again only if the detection is '
-        'likelier to be it than any other track by this much, in nats (1 is 2.7 times as likely).',
-        minimum=0.0, maximum=10.0, dynamic=True)
+        0.0, 'With long_memory: a track that was lost is found again only if the detection is '
+        'likelier to be it than any other track by this much, in nats (0.5 is 1.6 times as '
+        'likely): fewer wrong ids, more new ones. 0 asks for no margin.', minimum=0.0,
+        maximum=10.0, dynamic=True)
     normalize_embeddings: bool = setting(
         True, 'Bring embeddings to unit length before they are averaged; otherwise one long '
         'embedding outweighs the whole memory of its track.', dynamic=True)
@@ -127,7 +128,7 @@ class TrackerConfig:
         'seen if mask quality and embedding agree. Costs the time of another object, and for '
         "the model's own proposals another pass. 0 is off.", minimum=0.0, dynamic=True)
     second_look_quality: float = setting(
-        0.7, 'Quality that a model must predict of its mask in such a look.',
+        0.6, 'Quality that a model must predict of its mask in such a look.',
         minimum=0.0, maximum=1.0, dynamic=True)
 
     # Life of a track, and what is reported.

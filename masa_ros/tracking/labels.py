@@ -56,6 +56,10 @@ def vote(
         Share of a vote that is left after one more sighting; 0 takes the newest class as it is.
 
     """
+    fixed = np.isinf(memory['votes'][tracks, HOLDER])
+    if fixed.any():
+        tracks, class_ids, labels, scores = (
+            tracks[~fixed], class_ids[~fixed], labels[~fixed], scores[~fixed])
     if keep <= 0:
         _take_newest(memory, tracks, class_ids, labels, scores)
         return
@@ -74,6 +78,14 @@ def vote(
     for row in np.flatnonzero(~agrees).tolist():
         _vote_otherwise(memory, int(tracks[row]), int(class_ids[row]), labels[row],
                         float(scores[row]))
+
+
+def fix_label(memory: TrackMemory, track: int, label: str) -> None:
+    """Give a track a label for good: no number of votes outweighs it."""
+    if memory['labels'][track] != label:
+        memory['class_ids'][track] = memory['vote_class_ids'][track, HOLDER] = -1
+    memory['labels'][track] = memory['vote_labels'][track, HOLDER] = label
+    memory['votes'][track, HOLDER] = np.inf
 
 
 def _take_newest(

@@ -17,6 +17,7 @@ from masa_ros.tracking.association import (
     UNMATCHED,
 )
 from masa_ros.tracking.config import TrackerConfig
+from masa_ros.tracking.exemplars import ExemplarStore
 from masa_ros.tracking.memory import DistractorMemory, TrackMemory
 from masa_ros.tracking.motion import boxes_of, Motion, motion_evidence
 from masa_ros.tracking.workspace import Workspace
@@ -31,6 +32,8 @@ RETURN = -1.5
 # Least overlap of a weak detection with the predicted box: around every object there are weak
 # detections of parts of it, which are not spread over the image as evidence has it.
 WEAK_IOU = 0.5
+# Seconds without a sight after which the long-term memory speaks for a track.
+LOST_S = 0.5
 # Matches of a frame that the appearance scale learns from, spread over all of them.
 MOST_LESSONS = 32
 
@@ -52,6 +55,9 @@ class Candidates:
         ``(N,)`` bool, whether the embedding can be used.
     strong, starts : ndarray
         ``(N,)`` bool, whether the score is enough to continue any track, and to start one.
+    looked_for : ndarray
+        ``(N,)`` int64 track that the row was looked for at its predicted box, 0 for detections.
+        Such rows are neither strong nor do they start tracks.
 
     """
 
@@ -63,6 +69,7 @@ class Candidates:
     described: NDArray[np.bool_]
     strong: NDArray[np.bool_]
     starts: NDArray[np.bool_]
+    looked_for: NDArray[np.int64]
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -150,6 +157,8 @@ class Matcher:
 
     def __init__(self, workspace: Workspace) -> None:
         self.appearance = AppearanceScale()
+        self.long_term = ExemplarStore(1)
+        self.long_term_scale = AppearanceScale()
         self._work = workspace
 
     def match(
@@ -178,17 +187,59 @@ class Matcher:
         tracks = rows_where(memory['has_embedding'])
         cosines = self._cosines(config, candidates, memory, rows, tracks)
         looks = self.appearance.evidence(cosines, self._work.table('looks', *cosines.shape))
+        lost = self._recall(config, candidates, memory, moment, rows, tracks, looks)
         if looks.shape == evidence.shape:
             evidence += looks
         else:
             evidence[np.ix_(rows, tracks)] += looks
         columns = _assign(config, evidence, candidates.strong, _logit(config.match_threshold))
+        if len(lost) and config.long_memory_margin > 0:
+            _drop_doubtful(columns, evidence, lost, config.long_memory_margin)
         matches = Matches.empty(len(candidates))
         found = rows_where(columns >= 0)
         matches.columns[:] = columns
         matches.add(found, columns[found], *_probabilities(evidence, found, columns[found]))
         self._learn(columns, rows, tracks, cosines)
+        if config.long_memory:
+            self._learn_long_term(candidates, memory, columns)
+        if candidates.looked_for.any():
+            _accept_looked_for(candidates, memory, matches, rows, tracks, looks)
         return matches
+
+    def _recall(
+        self, config: TrackerConfig, candidates: Candidates, memory: TrackMemory, moment: Moment,
+        rows: NDArray[np.int64], tracks: NDArray[np.int64], looks: NDArray[np.float32],
+    ) -> NDArray[np.int64]:
+        """Let the long-term memory speak for tracks that were lost; return these tracks."""
+        if not config.long_memory or not len(rows):
+            return tracks[:0]
+        ids = memory['ids'][tracks]
+        absent = rows_where((moment.gaps_s[tracks] > LOST_S) & moment.missed[tracks]
+                            & self.long_term.has(ids))
+        if len(absent):
+            cosines = self._long_term_cosines(candidates, rows, ids[absent])
+            # A track looks either as it did last or as it did once.
+            looks[:, absent] = np.maximum(
+                looks[:, absent], self.long_term_scale.evidence(cosines))
+        return tracks[absent]
+
+    def _long_term_cosines(
+        self, candidates: Candidates, rows: NDArray[np.int64], track_ids: NDArray[np.int64],
+    ) -> NDArray[np.float32]:
+        embeddings = _rows(candidates.embeddings, rows)
+        lengths = np.sqrt(np.einsum('ij,ij->i', embeddings, embeddings))
+        return self.long_term.cosines(
+            embeddings / np.maximum(lengths, np.float32(1e-9))[:, None], track_ids)
+
+    def _learn_long_term(
+        self, candidates: Candidates, memory: TrackMemory, columns: NDArray[np.int64],
+    ) -> None:
+        """Show matches to the scale of the long-term memory, whose cosines run higher."""
+        rows = rows_where((columns >= 0) & candidates.described)
+        rows = rows[self.long_term.has(memory['ids'][columns[rows]])]
+        rows = rows[::-(-len(rows) // MOST_LESSONS) or 1]
+        self.long_term_scale.observe(
+            self._long_term_cosines(candidates, rows, memory['ids'][columns[rows]]))
 
     def _cosines(
         self, config: TrackerConfig, candidates: Candidates, memory: TrackMemory,
@@ -210,6 +261,44 @@ class Matcher:
         used = rows_where(tracks[at] == columns[rows]) if len(tracks) else rows[:0]
         used = used[::-(-len(used) // MOST_LESSONS) or 1]
         self.appearance.observe(cosines[np.ix_(used, at[used])])
+
+
+def _drop_doubtful(
+    columns: NDArray[np.int64], evidence: NDArray[np.float32], lost: NDArray[np.int64],
+    margin: float,
+) -> None:
+    """Undo matches with lost tracks that another track or detection nearly equals."""
+    found = rows_where(np.isin(columns, lost))
+    if not len(found):
+        return
+    own = evidence[found, columns[found]]
+    others = evidence[found].copy()
+    others[np.arange(len(found)), columns[found]] = -np.inf
+    rivals = evidence[:, columns[found]].copy()
+    rivals[found, np.arange(len(found))] = -np.inf
+    # A detection that has a better track of its own is no rival.
+    rivals[columns >= 0] = -np.inf
+    best = np.maximum(others.max(axis=1), rivals.max(axis=0))
+    columns[found[own - best < margin]] = UNMATCHED
+
+
+def _accept_looked_for(
+    candidates: Candidates, memory: TrackMemory, matches: Matches, rows: NDArray[np.int64],
+    tracks: NDArray[np.int64], looks: NDArray[np.float32],
+) -> None:
+    """Match what was looked for with its track where no other track looks more like it."""
+    free = np.ones(len(memory), bool)
+    free[matches.columns[matches.matched]] = False
+    ids = memory['ids'][tracks]
+    for at in rows_where(candidates.looked_for[rows] > 0).tolist():
+        own = rows_where(ids == candidates.looked_for[rows[at]])
+        if not len(own) or not free[tracks[own[0]]]:
+            continue
+        said = looks[at]
+        best = float(np.delete(said, own[0]).max(initial=-np.inf))
+        if said[own[0]] > 0 and said[own[0]] >= best:
+            certain = 1 / (1 + np.exp(-np.array([said[own[0]], best], np.float32).clip(-80, 80)))
+            matches.add(rows[at:at + 1], tracks[own], certain[:1], certain[1:], by_motion=True)
 
 
 def _rows(array: NDArray[np.float32], rows: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -265,6 +354,7 @@ def _match_weak(
 ) -> None:
     """Give weak detections to free tracks that were seen a moment ago, by motion alone."""
     weak = rows_where((matches.columns == UNMATCHED) & ~candidates.strong
+                      & (candidates.looked_for == 0)
                       & (candidates.scores > np.float32(config.low_score)))
     free = (moment.gaps_s <= config.coast_seconds) | ~moment.missed
     free[matches.columns[matches.matched]] = False

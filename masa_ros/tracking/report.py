@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 _REPORTED = ('ids', 'uuids', 'states', 'boxes', 'scores', 'class_ids', 'labels', 'flags',
-             'first_update', 'first_seen_ns', 'last_seen_ns', 'has_embedding')
+             'first_update', 'first_seen_ns', 'last_seen_ns', 'has_embedding', 'pinned')
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,7 @@ def unseen_rows(
     if boxes is not None:
         columns['boxes'] = boxes
         columns['flags'] |= np.uint8(Flag.PREDICTED)
+    columns['flags'][columns['pinned']] |= np.uint8(Flag.PROMPTED)
     if state is not None:
         columns['states'][:] = state
     embeddings = memory.embeddings[tracks]
@@ -100,11 +101,13 @@ def report(
         detected_by = np.concatenate([detected_by, np.zeros(count, np.uint32)])
     labels = memory['labels'][tracks].tolist()
     labels += [label for part in parts for label in part.columns['labels']]
+    flags = seen.flags | np.where(
+        memory['pinned'][tracks], np.uint8(Flag.PROMPTED), np.uint8(0))
     uuids = joined(memory['uuids'][tracks], 'uuids')
     return TrackedInstances(
         boxes=joined(seen.boxes, 'boxes'), scores=joined(seen.scores, 'scores'),
         class_ids=joined(memory['class_ids'][tracks], 'class_ids'), labels=tuple(labels),
-        flags=joined(seen.flags, 'flags'), masks=(*seen.masks, *[None] * count),
+        flags=joined(flags, 'flags'), masks=(*seen.masks, *[None] * count),
         mask_qualities=padded(seen.mask_qualities), embeddings=embeddings,
         detected_by=detected_by,
         track_ids=joined(memory['ids'][tracks], 'ids'),

@@ -16,18 +16,28 @@ from masa_ros.tracking.association import (
 )
 from masa_ros.tracking.config import TrackerConfig
 from masa_ros.tracking.identity import UuidSource
-from masa_ros.tracking.labels import first_votes, vote
+from masa_ros.tracking.labels import first_votes, fix_label, vote
 from masa_ros.tracking.matching import Candidates, Matcher, Matches, Moment
 from masa_ros.tracking.memory import DistractorMemory, TrackMemory
-from masa_ros.tracking.motion import boxes_of, correct, initial_motion, Motion, predict
+from masa_ros.tracking.motion import (
+    boxes_of,
+    correct,
+    initial_motion,
+    Motion,
+    moved_by_camera,
+    predict,
+)
 from masa_ros.tracking.report import report, Rows, unseen_rows
+from masa_ros.tracking.second_look import missed, MissedTracks
 from masa_ros.tracking.workspace import Workspace
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 __all__ = ['Tracker', 'TrackerConfig']
 
 STATE_VERSION = 2
+# The long-term memory is shown a track this often: looks change slowly.
+LOOK_EVERY_NS = 300_000_000
 
 
 class Tracker:
@@ -57,6 +67,7 @@ class Tracker:
         self._last: tuple[int, int] | None = None
         self._renumbered = False
         self._removed: list[Rows] = []
+        self._asked_to_go: list[Rows] = []
 
     @property
     def config(self) -> TrackerConfig:
@@ -77,6 +88,7 @@ class Tracker:
         self._num_updates = 0
         self._last = None
         self._renumbered = False
+        self._asked_to_go.clear()
 
     def reconfigure(self, config: TrackerConfig) -> None:
         """Change settings; tracks stay."""
@@ -87,6 +99,7 @@ class Tracker:
 
     def update(
         self, instances: Instances, frame_index: int, stamp_ns: int, image_size: tuple[int, int],
+        *, looked_for: NDArray[np.int64] | None = None,
     ) -> TrackedInstances:
         """
         Give the objects of the next frame their identities.
@@ -102,6 +115,9 @@ class Tracker:
             Acquisition time in nanoseconds; must grow.
         image_size : tuple of int
             ``(height, width)`` in pixels.
+        looked_for : ndarray, optional
+            ``(N,)`` track that each row was looked for at its predicted box (see `missed`), 0
+            for detections. Such a row continues this track or is left out.
 
         Returns
         -------
@@ -119,16 +135,18 @@ class Tracker:
         """
         self._check_rows(instances)
         before = self._advance(frame_index, stamp_ns)
-        candidates = self._candidates(instances)
+        candidates = self._candidates(instances, looked_for)
         if not len(instances) and not self._config.age_on_empty_frames:
             return self._report(instances, candidates, Matches.empty(0), [])
-        self._removed.clear()
+        self._removed[:] = self._asked_to_go
+        self._asked_to_go.clear()
         if self._config.expire_before_matching:
             self._remove(self._expired(frame_index, stamp_ns, np.greater))
         moment = self._moment(frame_index, stamp_ns, before, image_size)
         matches = self._matcher.match(
             self._config, candidates, self._memory, self._distractors, moment)
         self._renew(instances, candidates, matches, moment, stamp_ns)
+        self._keep_looks(candidates, matches, stamp_ns)
         self._start(instances, candidates, matches, frame_index, stamp_ns)
         self._keep_distractors(candidates, matches)
         changed = self._age(stamp_ns, image_size)
@@ -138,6 +156,73 @@ class Tracker:
         self._remove(gone)
         return self._report(
             instances, candidates, matches, self._unseen(changed[~gone], stamp_ns))
+
+    # Between two frames.
+
+    @property
+    def last_boxes(self) -> NDArray[np.float32]:
+        """``(K, 4)`` boxes of the tracks that were seen in the last frame."""
+        seen = self._memory['last_seen_ns'] == (self._last or (0, -1))[1]
+        return np.asarray(self._memory['boxes'][seen], np.float32)
+
+    def follow_camera(self, homography: ArrayLike) -> None:
+        """
+        Take the motion of the camera out, once per frame before its update.
+
+        Parameters
+        ----------
+        homography : array_like
+            ``(3, 3)`` from pixels of the last frame to pixels of the next one, from image
+            registration or odometry. Leave the call out where nothing is known.
+
+        Raises
+        ------
+        ValueError
+            If it is not a finite 3 x 3 matrix.
+
+        """
+        matrix = np.asarray(homography, np.float64)
+        if matrix.shape != (3, 3) or not np.isfinite(matrix).all():
+            raise ValueError(f'camera motion has shape {matrix.shape} or holds numbers that are '
+                             'not finite, expected a 3 x 3 homography; leave the call out where '
+                             'none could be estimated')
+        moved = moved_by_camera(self._motion(), matrix)
+        self._memory['mean'][:], self._memory['velocity'][:] = moved.mean, moved.velocity
+
+    def missed(
+        self, boxes: NDArray[np.float32], stamp_ns: int, image_size: tuple[int, int],
+    ) -> MissedTracks:
+        """
+        Tell which tracks are worth a second look in the next frame.
+
+        Parameters
+        ----------
+        boxes : ndarray
+            ``(N, 4)`` detections of the frame.
+        stamp_ns : int
+            Its acquisition time.
+        image_size : tuple of int
+            ``(height, width)`` in pixels.
+
+        Returns
+        -------
+        MissedTracks
+            Confirmed tracks that were detected within ``second_look_seconds`` and that no
+            detection is near, with their predicted boxes; none where that is switched off.
+
+        """
+        memory, limit_s = self._memory, self._config.second_look_seconds
+        if not limit_s or not len(memory) or self._config.similarity != 'evidence':
+            return MissedTracks.none()
+        states = memory['states']
+        live = rows_where(((stamp_ns - memory['detected_ns']) * 1e-9 <= limit_s)
+                          & (states != TrackState.TENTATIVE) & memory['has_embedding'])
+        gaps_s = np.maximum((stamp_ns - memory['last_seen_ns'][live]) * 1e-9, 0)
+        predicted = boxes_of(predict(self._motion().select(live), gaps_s).mean)
+        chosen = missed(boxes, predicted, image_size)
+        rows = live[chosen]
+        return MissedTracks.of(memory['ids'][rows], predicted[chosen], memory['scores'][rows],
+                               memory['class_ids'][rows], memory['labels'][rows].tolist())
 
     # Input.
 
@@ -176,8 +261,29 @@ class Tracker:
         if instances.embeddings is not None and self._memory.width is not None:
             check_embeddings(instances.embeddings, self._memory.embeddings)
 
-    def _candidates(self, instances: Instances) -> Candidates:
-        """Rank the detections by score, then box, and leave duplicates out."""
+    def _candidates(
+        self, instances: Instances, looked_for: NDArray[np.int64] | None,
+    ) -> Candidates:
+        """Rank the detections by score, then box, leave duplicates out; looked for come last."""
+        if looked_for is not None and looked_for.any():
+            return self._with_looked_for(instances, np.asarray(looked_for, np.int64))
+        return self._ranked(instances)
+
+    def _with_looked_for(
+        self, instances: Instances, looked_for: NDArray[np.int64],
+    ) -> Candidates:
+        rows = rows_where(looked_for == 0)
+        own = self._ranked(instances.select(rows))
+        extra = rows_where(looked_for > 0)
+        order = np.concatenate([rows[own.rows], extra])
+        embeddings, described = self._embeddings(instances, order)
+        no = np.zeros(len(extra), bool)
+        return Candidates(
+            order, instances.boxes[order], instances.scores[order], instances.class_ids[order],
+            embeddings, described, np.concatenate([own.strong, no]),
+            np.concatenate([own.starts, no]), looked_for[order])
+
+    def _ranked(self, instances: Instances) -> Candidates:
         config, boxes, scores = self._config, instances.boxes, instances.scores
         order = np.argsort(-scores, kind='stable')
         ranked = scores[order]
@@ -188,7 +294,8 @@ class Tracker:
         embeddings, described = self._embeddings(instances, order)
         return Candidates(
             order, boxes[order], scores[order], instances.class_ids[order], embeddings, described,
-            *self._strength(scores[order], instances.flags[order]))
+            *self._strength(scores[order], instances.flags[order]),
+            np.zeros(len(order), np.int64))
 
     def _strength(
         self, scores: NDArray[np.float32], flags: NDArray[np.uint8],
@@ -249,6 +356,8 @@ class Tracker:
             **seen,
             'states': self._seen_states(tracks, candidates.scores[found]),
             'last_frame': moment.frame_index, 'last_seen_ns': stamp_ns,
+            'detected_ns': np.where(candidates.looked_for[found] > 0,
+                                    memory['detected_ns'][tracks], stamp_ns),
             'mean': motion.mean, 'velocity': motion.velocity, 'variance': motion.variance})
         self._blend(candidates, matches,
                     found[~matches.by_motion[found] & candidates.described[found]])
@@ -282,6 +391,20 @@ class Tracker:
         stored[tracks] = mixed
         known[tracks] = True
 
+    def _keep_looks(self, candidates: Candidates, matches: Matches, stamp_ns: int) -> None:
+        """Show the long-term memory what matched tracks look like, now and then."""
+        if not self._config.long_memory or self._config.similarity != 'evidence':
+            return
+        memory, store = self._memory, self._matcher.long_term
+        store.size = self._config.long_memory
+        rows = rows_where((matches.columns >= 0) & candidates.described & ~matches.by_motion)
+        rows = rows[memory['look_due_ns'][matches.columns[rows]] <= stamp_ns]
+        columns = matches.columns[rows]
+        for row, track_id in zip(rows.tolist(), memory['ids'][columns].tolist(), strict=True):
+            store.add(track_id, _unit(candidates.embeddings[row]))
+        memory['look_due_ns'][columns] = stamp_ns + LOOK_EVERY_NS
+        store.keep(memory['ids'])
+
     def _start(
         self, instances: Instances, candidates: Candidates, matches: Matches,
         frame_index: int, stamp_ns: int,
@@ -302,7 +425,8 @@ class Tracker:
             'hits': np.ones(count), 'first_update': np.full(count, self._num_updates),
             'last_frame': np.full(count, frame_index),
             'first_seen_ns': np.full(count, stamp_ns), 'last_seen_ns': np.full(count, stamp_ns),
-            'has_embedding': described,
+            'detected_ns': np.full(count, stamp_ns), 'look_due_ns': np.full(count, stamp_ns),
+            'has_embedding': described, 'pinned': np.zeros(count, bool),
             'mean': motion.mean, 'velocity': motion.velocity, 'variance': motion.variance,
         }, candidates.embeddings[new] if described.any() else None)
         self._next_id += count
@@ -343,7 +467,7 @@ class Tracker:
         if not self._config.distractor_frames or not candidates.described.any():
             return
         rows = rows_where(
-            (matches.columns == UNMATCHED) & candidates.described
+            (matches.columns == UNMATCHED) & candidates.described & (candidates.looked_for == 0)
             & free_of_earlier(candidates.boxes, self._config.low_duplicate_iou))
         self._distractors.push(candidates.embeddings[rows], candidates.class_ids[rows],
                                self._config.distractor_frames)
@@ -382,7 +506,7 @@ class Tracker:
             expired |= past(frame_index - memory['last_frame'], config.memory_frames)
         if config.memory_seconds:
             expired |= past(gaps_s, config.memory_seconds)
-        return expired
+        return np.asarray(expired & ~memory['pinned'])
 
     def _unconfirmed(self, stamp_ns: int) -> NDArray[np.bool_]:
         """Tell which tracks were not seen again in time to be confirmed."""
@@ -397,7 +521,7 @@ class Tracker:
         if limit and len(surplus) > limit:
             newest_first = np.argsort(-self._memory['last_seen_ns'], kind='stable')
             surplus[newest_first[limit:]] = True
-        return surplus
+        return np.asarray(surplus & ~self._memory['pinned'])
 
     def _remove(self, gone: NDArray[np.bool_]) -> None:
         if gone.any():
@@ -405,6 +529,126 @@ class Tracker:
                 self._removed.append(unseen_rows(
                     self._memory, rows_where(gone), state=TrackState.REMOVED))
             self._memory.keep(~gone)
+
+    # Objects that were asked for.
+
+    def add(
+        self, instances: Instances, frame_index: int, stamp_ns: int, label: str = '',
+    ) -> int:
+        """
+        Start a track for an object that was asked for, and keep it until it is removed.
+
+        Parameters
+        ----------
+        instances : Instances
+            The object as it was seen; one row.
+        frame_index, stamp_ns : int
+            The frame that showed it, one that `update` was given before.
+        label : str
+            Name that no detection may change; empty leaves it to the detections.
+
+        Returns
+        -------
+        int
+            Its id.
+
+        Raises
+        ------
+        ValueError
+            If there is not exactly one row, or it cannot be used (see `update`).
+
+        """
+        if len(instances) != 1:
+            raise ValueError(f'{len(instances)} objects were given, expected one')
+        self._check_rows(instances)
+        row = np.zeros(1, np.int64)
+        motion = initial_motion(instances.boxes)
+        embeddings, described = self._embeddings(instances, row)
+        labels = np.array([instances.labels[0]], object)
+        track_id = self._next_id
+        self._memory.append({
+            'ids': np.array([track_id]), 'uuids': self._uuids.take(1),
+            'states': np.full(1, TrackState.TRACKED), 'boxes': instances.boxes,
+            'scores': instances.scores, 'class_ids': instances.class_ids, 'labels': labels,
+            'flags': instances.flags,
+            **first_votes(instances.class_ids, labels, instances.scores),
+            'hits': np.full(1, self._config.confirm_hits),
+            'first_update': np.full(1, self._num_updates),
+            'last_frame': np.full(1, frame_index), 'first_seen_ns': np.full(1, stamp_ns),
+            'last_seen_ns': np.full(1, stamp_ns), 'detected_ns': np.full(1, stamp_ns),
+            'look_due_ns': np.full(1, stamp_ns), 'has_embedding': described,
+            'pinned': np.ones(1, bool), 'mean': motion.mean, 'velocity': motion.velocity,
+            'variance': motion.variance}, embeddings.copy() if described.any() else None)
+        self._next_id += 1
+        self.pin(track_id, label)
+        return track_id
+
+    def pin(self, track_id: int, label: str = '') -> None:
+        """
+        Keep a track until it is removed, and never again call it tentative.
+
+        Parameters
+        ----------
+        track_id : int
+            Its id.
+        label : str
+            Name that no detection may change; empty leaves it to the detections.
+
+        Raises
+        ------
+        ValueError
+            If there is no such track.
+
+        """
+        row, memory = self._row(track_id), self._memory
+        memory['pinned'][row] = True
+        if memory['states'][row] == TrackState.TENTATIVE:
+            memory['states'][row] = TrackState.TRACKED
+        if label:
+            fix_label(memory, row, label)
+
+    def remove(self, track_id: int) -> None:
+        """
+        Forget a track; it is reported as removed with the next frame.
+
+        Raises
+        ------
+        ValueError
+            If there is no such track.
+
+        """
+        gone = np.zeros(len(self._memory), bool)
+        gone[self._row(track_id)] = True
+        if self._config.report_unseen:
+            self._asked_to_go.append(unseen_rows(
+                self._memory, rows_where(gone), state=TrackState.REMOVED))
+        self._memory.keep(~gone)
+
+    def known(self) -> TrackedInstances:
+        """Every track in memory as it was last known, in order of creation, without masks."""
+        nothing = np.zeros(0, np.float32)
+        return report(Instances(), self._memory, np.zeros(0, np.int64), nothing, nothing,
+                      [unseen_rows(self._memory, np.arange(len(self._memory)))],
+                      self._num_updates)
+
+    def pinned(self, stamp_ns: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Ids ``(K,)`` of the objects that were asked for and not lost, and predicted boxes."""
+        memory = self._memory
+        rows = rows_where(memory['pinned'] & (memory['states'] != TrackState.LOST))
+        gaps_s = np.maximum((stamp_ns - memory['last_seen_ns'][rows]) * 1e-9, 0)
+        boxes = boxes_of(predict(self._motion().select(rows), gaps_s).mean)
+        return memory['ids'][rows].copy(), np.asarray(boxes, np.float32)
+
+    def num_pinned(self) -> int:
+        """Count the objects that were asked for, lost ones included."""
+        return int(self._memory['pinned'].sum())
+
+    def _row(self, track_id: int) -> int:
+        rows = rows_where(self._memory['ids'] == track_id)
+        if not len(rows):
+            known = ', '.join(map(str, self._memory['ids'][:20].tolist())) or 'none'
+            raise ValueError(f'there is no object {track_id}; known ones are {known}')
+        return int(rows[0])
 
     # Output.
 
@@ -447,10 +691,12 @@ class Tracker:
         -------
         dict
             One row per track in the columns of the memory and in ``embeddings``; distractors,
-            counters, the appearance scale, and ``version``. Settings are not part of it.
+            counters, the appearance scales, the long-term memory, and ``version``. Settings
+            are not part of it.
 
         """
         distractors = self._distractors.frames()
+        look_ids, looks = self._matcher.long_term.state()
         return {
             'version': np.array(STATE_VERSION),
             'next_id': np.array(self._next_id),
@@ -459,6 +705,9 @@ class Tracker:
             'last': np.array(self._last or (), np.int64),
             'width': np.array(-1 if self._memory.width is None else self._memory.width),
             'appearance': self._matcher.appearance.values(),
+            'long_term_scale': self._matcher.long_term_scale.values(),
+            'look_ids': look_ids,
+            'looks': np.concatenate([np.zeros((0, self._memory.width or 0), np.float32), *looks]),
             'distractor_counts': np.array([len(ids) for _, ids in distractors], np.int64),
             'distractor_embeddings': self._distractors.embeddings(self._memory.width or 0),
             'distractor_class_ids': self._distractors.class_ids(),
@@ -500,6 +749,8 @@ class Tracker:
         distractors.trim(self._config.distractor_frames)
         matcher = Matcher(self._work)
         matcher.appearance.restore(_entry(state, 'appearance'))
+        matcher.long_term_scale.restore(_entry(state, 'long_term_scale'))
+        matcher.long_term.restore(_entry(state, 'look_ids'), _entry(state, 'looks'))
         last = [int(number) for number in _entry(state, 'last')]
         next_id, num_updates = int(_entry(state, 'next_id')), int(_entry(state, 'num_updates'))
         if self._uuids.seeded:
@@ -515,6 +766,10 @@ def _entry(state: Mapping[str, Any], name: str) -> NDArray[Any]:
         raise ValueError(f'tracker state has no {name!r}; it is incomplete, track again from the '
                          'start')
     return np.asarray(state[name])
+
+
+def _unit(embedding: NDArray[np.float32]) -> NDArray[np.float32]:
+    return embedding / np.float32(max(float(np.linalg.norm(embedding)), 1e-9))
 
 
 def _seen_columns(

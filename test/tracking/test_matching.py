@@ -43,7 +43,7 @@ def candidates_at(
         np.arange(count), boxes, np.full(count, score, np.float32), np.zeros(count, np.int64),
         np.zeros((count, 0), np.float32) if looks is None else looks,
         np.full(count, looks is not None), np.full(count, score > 0.4),
-        np.full(count, score > 0.6))
+        np.full(count, score > 0.6), np.zeros(count, np.int64))
 
 
 def moment_of(memory: TrackMemory, gap_s: float = 0.04, missed: bool = False) -> Moment:

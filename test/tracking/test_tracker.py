@@ -866,3 +866,99 @@ def test_the_tracker_does_not_import_torch() -> None:
     code = ('import sys, masa_ros.tracking.tracker; '
             'sys.exit("torch" in sys.modules or "rclpy" in sys.modules)')
     assert subprocess.run([sys.executable, '-c', code], check=False).returncode == 0
+
+
+# Second looks and the long-term memory.
+
+
+def a_second_look(
+    look: np.ndarray, own: np.ndarray, other: np.ndarray,
+) -> tuple[Tracker, TrackedInstances, list[float]]:
+    """Two tracks, of which the first is then missed and looked for; what `look` says of it."""
+    scene = Scene(second_look_seconds=1.0)
+    for _ in range(3):
+        scene.see((100, 100), (300, 300), looks=[own, other])
+    boxes = np.array([[280, 280, 320, 320]], np.float32)
+    stamp_ns = 1 + 3 * scene.step_ns
+    wanted = scene.tracker.missed(boxes, stamp_ns, IMAGE)
+    assert wanted.track_ids.tolist() == [1]
+    found = wanted.added_to(Instances.from_boxes(boxes, [0.9])).with_fields(
+        embeddings=np.stack([other, look]))
+    tracks = scene.tracker.update(
+        found, 3, stamp_ns, IMAGE, looked_for=np.array([0, 1]))
+    return scene.tracker, tracks, wanted.instances.boxes[0].tolist()
+
+
+def test_a_missed_track_is_seen_again_where_its_looks_agree() -> None:
+    own, other = looks_of(2)
+    _, tracks, box = a_second_look(own, own, other)
+    np.testing.assert_allclose(box, [80, 80, 120, 120], atol=0.5)
+    assert in_state(tracks, TrackState.TRACKED) == [2, 1]
+    assert tracks.flags[1] == Flag.RECOVERED
+
+
+@pytest.mark.parametrize('which', [1, 2])
+def test_a_missed_track_stays_missed_where_something_else_is_there(which: int) -> None:
+    looks = looks_of(3)
+    _, tracks, _ = a_second_look(looks[which], looks[0], looks[1])
+    assert in_state(tracks, TrackState.TRACKED) == [2]
+    assert in_state(tracks, TrackState.COASTING) == [1]
+    assert len(tracks) == 2
+
+
+def test_second_looks_alone_do_not_keep_a_track_for_ever() -> None:
+    own, other = looks_of(2)
+    tracker, _, _ = a_second_look(own, own, other)
+    # Seen by a second look at 0.12 s, but detected last at 0.08 s.
+    nothing = np.zeros((0, 4), np.float32)
+    assert tracker.missed(nothing, 1_070_000_000, IMAGE).track_ids.tolist() == [1, 2]
+    assert tracker.missed(nothing, 1_100_000_000, IMAGE).track_ids.tolist() == [2]
+
+
+def test_nothing_is_looked_for_unless_asked() -> None:
+    scene = Scene()
+    scene.see((100, 100), looks=looks_of(1))
+    nothing = np.zeros((0, 4), np.float32)
+    assert len(scene.tracker.missed(nothing, 40_000_001, IMAGE)) == 0
+
+
+def came_back(**changes: object) -> int:
+    """Id of an object that shows its first look again after the track had grown another."""
+    first, last, stranger = looks_of(3)
+    scene = Scene(rate_hz=10, **changes)
+    for step in range(40):
+        share = min(step / 20, 1)
+        scene.see((100, 100), (500, 400),
+                  looks=[(1 - share) * first + share * last, stranger])
+    for _ in range(30):
+        scene.see((500, 400), looks=[stranger])
+    tracks = scene.see((330, 250), (500, 400), looks=[first, stranger])
+    return int(tracks.track_ids[0])
+
+
+def test_the_long_term_memory_knows_a_look_that_the_running_mean_has_lost() -> None:
+    assert came_back(long_memory=0) == 3
+    assert came_back(long_memory=8) == 1
+
+
+@pytest.mark.parametrize(('margin', 'expected'), [(0.0, [1, 2]), (1.0, [3])])
+def test_of_two_lost_twins_none_is_found_again_with_a_margin(
+    margin: float, expected: list[int],
+) -> None:
+    look = looks_of(1)[0]
+    scene = Scene(rate_hz=10, long_memory=8, long_memory_margin=margin)
+    for _ in range(5):
+        scene.see((200, 240), (440, 240), looks=[look, look])
+    scene.wait(20)
+    assert int(scene.see((320, 240), looks=[look]).track_ids[0]) in expected
+
+
+def test_the_long_term_memory_is_saved_and_loaded() -> None:
+    scene = Scene(long_memory=4)
+    for _ in range(3):
+        scene.see((100, 100), looks=looks_of(1))
+    state = scene.tracker.state()
+    other = Tracker(TrackerConfig.preset('default', long_memory=4))
+    other.load_state(state)
+    np.testing.assert_array_equal(other.state()['looks'], state['looks'])
+    assert len(state['looks']) == 1
