@@ -23,12 +23,9 @@ from typing import Any
 
 from masa_ros.detectors import DetectorConfig, import_library, no_classes_error
 from masa_ros.detectors.grounding_dino_network import (
-    Backbone,
     EXTRA,
     from_entries,
     from_folder,
-    read_file,
-    swin_from_entries,
     TextGuidedNetwork,
 )
 from masa_ros.detectors.grounding_dino_text import (
@@ -40,10 +37,17 @@ from masa_ros.detectors.grounding_dino_text import (
     QUESTION,
     START,
 )
+from masa_ros.detectors.on_backbone import (
+    Backbone,
+    DetectorOnBackbone,
+    find_weights,
+    swin_from_entries,
+)
 from masa_ros.detectors.prompts import unique_names, wanted_names
 from masa_ros.detectors.selection import Vocabulary
+from masa_ros.models.checkpoint import read_entries
 from masa_ros.models.masa import resolve_device
-from masa_ros.models.preprocess import equal_sizes, prepare, Prepared
+from masa_ros.models.preprocess import Prepared
 from masa_ros.models.variants import find_variant, InputRule
 from masa_ros.structures.boxes import box_areas, clip_boxes, nms
 from masa_ros.structures.instances import Instances
@@ -83,21 +87,15 @@ def build(config: DetectorConfig, model: Any = None) -> GroundingDino:
 
     """
     import_library('transformers', 'grounding_dino', EXTRA)
-    own = getattr(model, 'file', None) if getattr(model, 'name', '') == 'masa_gdino' else None
-    path = Path(config.checkpoint).expanduser() if config.checkpoint else own
-    if path is None or not path.exists():
-        raise FileNotFoundError(
-            (f'no Grounding-DINO weights at {path}; correct detector.checkpoint' if path
-             else 'detector.checkpoint is empty and the model is not masa_gdino')
-            + f'; {HOW_TO_GET}')
+    path, shared = find_weights(
+        'grounding_dino', 'masa_gdino', config.checkpoint, model, HOW_TO_GET)
     tokenizer = Tokenizer(config.text_model, path)
-    shared = model if own is not None and path.resolve() == own.resolve() else None
     device = resolve_device(shared.device if shared is not None else config.device)
     backbone: Backbone | None = None
     if path.is_dir():
         network, backbone = from_folder(path, device)
     else:
-        entries = read_file(path)
+        entries = read_entries(path)
         network = from_entries(entries, device, str(path))
         if shared is None:
             backbone = swin_from_entries(entries, device)
@@ -161,7 +159,7 @@ class Tokenizer:
         return ids
 
 
-class GroundingDino:
+class GroundingDino(DetectorOnBackbone):
     """
     Grounding-DINO behind the `masa_ros.detectors.detector.Detector` protocol.
 
@@ -187,21 +185,15 @@ class GroundingDino:
 
     """
 
-    open_vocabulary = True
-
     def __init__(
         self, network: TextGuidedNetwork, tokenize: Any, config: DetectorConfig,
         device: torch.device, *, backbone: Backbone | None = None, shared: Any = None,
         input_rule: InputRule | None = None,
     ) -> None:
-        self.name = 'grounding_dino'
-        self.shares_features = shared is not None
+        super().__init__('grounding_dino', device, input_rule or find_variant('gdino').input_rule,
+                         backbone, shared)
         self._network: Any = network
         self._tokenize = tokenize
-        self._device = device
-        self._backbone: Any = backbone
-        self._shared = shared
-        self._input_rule = input_rule or find_variant('gdino').input_rule
         self._vocabulary = Vocabulary()
         self._used: Prompt | None = None
         self.reconfigure(config)
@@ -210,42 +202,6 @@ class GroundingDino:
     def class_names(self) -> tuple[str, ...]:
         """Classes that are looked for."""
         return self._prompt.names
-
-    def warm_up(self) -> None:
-        """Run once on a dummy image."""
-        self.detect([np.zeros((480, 640, 3), np.uint8)])
-
-    @torch.inference_mode()
-    def detect(self, images: Sequence[NDArray[np.uint8]]) -> list[Instances]:
-        """See `masa_ros.detectors.detector.Detector.detect`."""
-        if self._shared is not None:
-            return self.detect_encoded(self._shared.encode(images), range(len(images)))
-        prompt, config = self._taken()
-        prepared = [prepare(image, self._input_rule, self._device) for image in images]
-        results: dict[int, Instances] = {}
-        for rows in equal_sizes(prepared):
-            chosen = [prepared[row] for row in rows]
-            levels = self._backbone(torch.stack([image.pixels for image in chosen]))
-            sizes = [images[row].shape[:2] for row in rows]
-            results.update(zip(rows, self._find(prompt, config, levels, chosen, sizes),
-                               strict=True))
-        return [results[row] for row in range(len(images))]
-
-    @torch.inference_mode()
-    def detect_encoded(self, encoded: Any, rows: Sequence[int]) -> list[Instances]:
-        """See `masa_ros.detectors.detector.SharingDetector.detect_encoded`."""
-        prompt, config = self._taken()
-        results: dict[int, Instances] = {}
-        for batch in encoded:
-            chosen = [index for index, row in enumerate(batch.rows) if row in rows]
-            if chosen:
-                found = self._find(
-                    prompt, config, [level[chosen] for level in batch.encoded.backbone],
-                    [batch.prepared[index] for index in chosen],
-                    [batch.image_sizes[index] for index in chosen])
-                results.update((batch.rows[index], instances)
-                               for index, instances in zip(chosen, found, strict=True))
-        return [results[row] for row in rows]
 
     def set_classes(self, names: Sequence[str]) -> None:
         """See `masa_ros.detectors.detector.Detector.set_classes`."""
@@ -269,9 +225,10 @@ class GroundingDino:
 
     def close(self) -> None:
         """Free memory."""
-        self._network = self._backbone = self._shared = None
+        super().close()
+        self._network = None
 
-    def _taken(self) -> tuple[Prompt, DetectorConfig]:
+    def _task(self) -> tuple[Prompt, DetectorConfig]:
         """Return what this call looks for, also if it is changed meanwhile."""
         prompt = self._prompt
         if prompt is not self._used:
@@ -280,10 +237,11 @@ class GroundingDino:
         return prompt, self._config
 
     def _find(
-        self, prompt: Prompt, config: DetectorConfig, levels: Sequence[Tensor],
+        self, task: tuple[Prompt, DetectorConfig], levels: Sequence[Tensor],
         prepared: Sequence[Prepared], sizes: Sequence[tuple[int, ...]],
     ) -> list[Instances]:
         """Run every chunk of classes over images of one padded size."""
+        prompt, config = task
         mask = torch.zeros(len(prepared), *prepared[0].pixels.shape[1:], dtype=torch.bool,
                            device=self._device)
         for row, image in enumerate(prepared):

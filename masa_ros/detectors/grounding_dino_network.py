@@ -8,22 +8,19 @@ and a MASA model with the same backbone can give them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 from masa_ros.detectors import import_library
 from masa_ros.detectors.grounding_dino_keys import convert
-from masa_ros.models.backbones.swin import relative_position_index, Swin
-from masa_ros.models.checkpoint import read_entries
+from masa_ros.detectors.on_backbone import Backbone, PREFIX
 import torch
 from torch import nn, Tensor
 from torch.nn import functional
 
 EXTRA = "'masa_ros[grounding-dino]'"
-PREFIX = 'detector.'
-Backbone = Callable[[Tensor], Sequence[Tensor]]
 
 _HEADS = 8
 _BERT_HEAD_WIDTH = 64
@@ -193,30 +190,6 @@ def from_entries(
         problem = ' '.join(str(error).split())[:400]
         raise ValueError(f'{where} does not fit Grounding-DINO: {problem}') from error
     return TextGuidedNetwork(network, device)
-
-
-def swin_from_entries(entries: Mapping[str, Tensor], device: torch.device) -> nn.Module:
-    """Build the image backbone from the entries of a MASA file; sizes are read from the shapes."""
-    start = PREFIX + 'backbone.'
-    state = {name.removeprefix(start): value.float() for name, value in entries.items()
-             if name.startswith(start) and not name.endswith('relative_position_index')}
-    tables = {tuple(int(part) for part in name.split('.')[1:4:2]): value
-              for name, value in state.items() if name.endswith('relative_position_bias_table')}
-    depths = [sum(stage == index for stage, _ in tables) for index in range(4)]
-    heads = [tables[(index, 0)].shape[1] for index in range(4)]
-    window = (round(tables[(0, 0)].shape[0] ** 0.5) + 1) // 2
-    width = state['patch_embed.projection.weight'].shape[0]
-    swin = Swin(width, depths, heads, window)
-    for name in swin.state_dict():
-        if name.endswith('relative_position_index'):
-            state[name] = relative_position_index(window)
-    swin.load_state_dict(state)
-    return swin.to(device).eval().requires_grad_(False)
-
-
-def read_file(path: Path) -> dict[str, Tensor]:
-    """Entries of a MASA file; see `masa_ros.models.checkpoint.read_entries`."""
-    return read_entries(path)
 
 
 def _config(transformers: Any, entries: Mapping[str, Tensor]) -> Any:

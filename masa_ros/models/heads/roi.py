@@ -14,7 +14,7 @@ _FINEST_SIDE = 56
 # A box of this geometric mean side, in pixels, is the first of the second level.
 
 
-def roi_levels(boxes: Tensor, levels: int) -> Tensor:
+def roi_levels(boxes: Tensor, levels: int, finest_side: int = _FINEST_SIDE) -> Tensor:
     """
     Pyramid level of each box.
 
@@ -24,6 +24,8 @@ def roi_levels(boxes: Tensor, levels: int) -> Tensor:
         ``(N, 4)`` xyxy in network pixels.
     levels : int
         Number of levels that boxes are pooled from.
+    finest_side : int
+        Boxes below twice this geometric mean side, in pixels, belong to the first level.
 
     Returns
     -------
@@ -32,7 +34,7 @@ def roi_levels(boxes: Tensor, levels: int) -> Tensor:
 
     """
     side = ((boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])).sqrt()
-    level = torch.log2(side / _FINEST_SIDE + 1e-6).floor()
+    level = torch.log2(side / finest_side + 1e-6).floor()
     return level.clamp(0, levels - 1).long()
 
 
@@ -42,7 +44,10 @@ def roi_rows(boxes: Sequence[Tensor]) -> Tensor:
                       for index, group in enumerate(boxes)])
 
 
-def roi_features(pyramid: Sequence[Tensor], rows: Tensor, strides: Sequence[int]) -> Tensor:
+def roi_features(
+    pyramid: Sequence[Tensor], rows: Tensor, strides: Sequence[int],
+    finest_side: int = _FINEST_SIDE,
+) -> Tensor:
     """
     Pool ``7 x 7`` features of boxes.
 
@@ -57,6 +62,8 @@ def roi_features(pyramid: Sequence[Tensor], rows: Tensor, strides: Sequence[int]
         ``(N, 5)`` float32: index in the batch, then xyxy in network pixels.
     strides : sequence of int
         Network pixels per cell of each level that is used.
+    finest_side : int
+        As for `roi_levels`.
 
     Returns
     -------
@@ -69,7 +76,7 @@ def roi_features(pyramid: Sequence[Tensor], rows: Tensor, strides: Sequence[int]
     RoIAlign aligned to pixel centers.
 
     """
-    levels = roi_levels(rows[:, 1:], len(strides))
+    levels = roi_levels(rows[:, 1:], len(strides), finest_side)
     channels = pyramid[0].shape[1]
     features = pyramid[0].new_zeros(len(rows), channels, ROI_SIZE, ROI_SIZE)
     for level, stride in enumerate(strides):
