@@ -14,7 +14,7 @@ import unicodedata
 
 import cv2
 from masa_ros.structures.boxes import box_areas
-from masa_ros.structures.instances import TrackedInstances, TrackState
+from masa_ros.structures.instances import Flag, TrackedInstances, TrackState
 from masa_ros.structures.masks import RoiMask
 import numpy as np
 from numpy.typing import NDArray
@@ -58,7 +58,8 @@ def draw_tracks(
     Draw tracked objects on a copy of an image.
 
     Seen objects have a solid box (thin while tentative), coasting ones a dashed box, lost ones a
-    dim dotted box; removed ones are left out.
+    dim dotted box; removed ones are left out. What the model proposed by itself can cover the whole
+    image: it is drawn while it is seen, as its mask and id alone where there is a mask.
 
     Parameters
     ----------
@@ -68,7 +69,7 @@ def draw_tracks(
         ``N`` objects, in pixels of the image.
     masks, boxes, labels : bool
         What to draw. A label reads ``<id> <class name> <score>``; the score only where the object
-        was seen.
+        was seen and given by a detection.
     trails : mapping, optional
         Points (x, y) of each track id, oldest first, such as a `Trails`.
     mask_opacity : float
@@ -89,6 +90,8 @@ def draw_tracks(
     canvas = np.ascontiguousarray(image).copy()
     line, font_scale = _sizes(canvas)
     visible = np.isfinite(tracks.boxes).all(axis=1) & (tracks.states != TrackState.REMOVED)
+    proposed = (tracks.flags & int(Flag.FROM_PROPOSAL)) != 0
+    visible &= ~proposed | (tracks.states <= TrackState.TRACKED)
     # Large objects first, or they would hide the small ones.
     order = np.argsort(-box_areas(tracks.boxes), kind='stable')
     rows = [int(row) for row in order if visible[row]]
@@ -103,7 +106,9 @@ def draw_tracks(
             _draw_trail(canvas, trails.get(int(tracks.track_ids[row]), ()), colors[row], line)
     if boxes:
         for row in rows:
-            _draw_box(canvas, tracks.boxes[row], TrackState(tracks.states[row]), colors[row], line)
+            if not (masks and proposed[row] and tracks.masks[row] is not None):
+                _draw_box(canvas, tracks.boxes[row], TrackState(tracks.states[row]), colors[row],
+                          line)
     if labels:
         _draw_labels(canvas, tracks, rows, colors, font_scale)
     return canvas
@@ -332,7 +337,9 @@ def _ramp(color: Color) -> Image:
 
 def _label(tracks: TrackedInstances, row: int) -> list[str]:
     parts = [str(int(tracks.track_ids[row])), _ascii(tracks.labels[row])]
-    if tracks.states[row] <= TrackState.TRACKED and np.isfinite(tracks.scores[row]):
+    proposed = tracks.flags[row] & int(Flag.FROM_PROPOSAL)
+    if (tracks.states[row] <= TrackState.TRACKED and np.isfinite(tracks.scores[row])
+            and not proposed):
         parts.append(f'{tracks.scores[row]:.2f}')
     return [part for part in parts if part]
 

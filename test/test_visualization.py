@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from masa_ros.structures.instances import Instances, TrackedInstances, TrackState
+from masa_ros.structures.instances import Flag, Instances, TrackedInstances, TrackState
 from masa_ros.structures.masks import encode_crop
 from masa_ros.visualization import (
     BACKGROUND,
@@ -162,6 +162,25 @@ def test_boxes_reach_their_edges_and_not_beyond() -> None:
 def test_boxes_of_every_kind_can_be_drawn(box: list[float], state: TrackState) -> None:
     tracks = make_tracks([box], states=np.array([state], np.uint8))
     assert draw_tracks(blank(), tracks).shape == (120, 160, 3)
+
+
+def test_a_proposal_is_shown_by_its_mask_and_only_while_it_is_seen() -> None:
+    proposed = np.array([Flag.FROM_PROPOSAL], np.uint8)
+    mask = encode_crop(np.ones((10, 10), bool), 50, 50)
+    box = [[20, 30, 80, 90]]
+    shown = draw_tracks(blank(), make_tracks(box, masks=(mask,), flags=proposed), labels=False)
+    # The mask is tinted, the edge of the box is not drawn.
+    assert changed(shown)[50:60, 50:60].all()
+    assert changed(shown).sum() == changed(shown)[49:61, 49:61].sum()
+    # Without a mask the box says where it is; a predicted one is not drawn at all.
+    assert changed(draw_tracks(blank(), make_tracks(box, flags=proposed)))[60, 20]
+    for state in (TrackState.COASTING, TrackState.LOST):
+        unseen = make_tracks(box, flags=proposed, states=np.array([state], np.uint8))
+        assert not changed(draw_tracks(blank(), unseen)).any()
+    # The label is the id alone.
+    detected = changed(draw_tracks(blank(), make_tracks(box, masks=(mask,)), boxes=False))
+    plain = changed(draw_tracks(blank(), make_tracks(box, masks=(mask,), flags=proposed)))
+    assert plain.sum() < detected.sum()
 
 
 def test_labels_stay_inside_the_image_and_beside_each_other() -> None:
