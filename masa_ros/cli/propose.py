@@ -92,7 +92,8 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(f'no image of {", ".join(str(path) for path in args.inputs)} could be '
                          'used; the lines above say why')
     print(f'{images} images, {proposals} proposals, {len(skipped)} images skipped, in {args.out}')
-    return SOME_SKIPPED if skipped else DONE
+    # To torchrun any other code is a failure, for which it stops all processes.
+    return SOME_SKIPPED if skipped and world == 1 else DONE
 
 
 def _teacher(config: PipelineConfig, most: int, world: int) -> Teacher:

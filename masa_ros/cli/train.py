@@ -16,7 +16,7 @@ def add_parser(subparsers: Any) -> None:
         'train', help='train a model from a recipe or on images',
         description='Train from a YAML recipe, or on images: a folder that masa_ros propose '
         'made, or a folder of images that the model marks first. A run that was broken off goes '
-        'on. For several processes: torchrun -m masa_ros.training.train RECIPE.')
+        'on. For several processes: torchrun --no-python masa_ros train ...')
     parser.add_argument('input', type=Path,
                         help='recipe (.yaml), folder of proposals, or folder of images')
     parser.add_argument('settings', nargs='*', metavar='NAME=VALUE',
@@ -76,6 +76,8 @@ def _on_images(
     from masa_ros.training.config import load_config, MASA_DEFAULTS, TrainConfig
     from masa_ros.training.corpus import write_corpus
     from masa_ros.training.proposals import read_proposals
+    from masa_ros.training.train import join_processes
+    from torch import distributed
 
     place = out or Path('runs') / folder.resolve().name
     # A mistake in the settings must not wait for hours of proposals.
@@ -95,7 +97,13 @@ def _on_images(
         # 1 says that some images were listed and skipped, which is no reason to stop.
         if main(['propose', str(folder), '--out', str(shards)]) > 1:
             raise ValueError(f'no proposals could be made for {folder}; the lines above say why')
-    write_corpus(place / 'corpus', read_proposals(shards))
+    rank, world, _ = join_processes()
+    if world > 1:
+        distributed.barrier()  # Every process has its shards.
+    if rank == 0:
+        write_corpus(place / 'corpus', read_proposals(shards))
+    if world > 1:
+        distributed.barrier()
     return config
 
 

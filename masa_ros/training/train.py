@@ -12,6 +12,7 @@ from collections.abc import Iterator
 import contextlib
 import copy
 from dataclasses import replace
+from datetime import timedelta
 import json
 import logging
 import math
@@ -67,7 +68,7 @@ def train(config: TrainConfig, stop_after: int | None = None) -> Path:
         If the run folder was made with other settings.
 
     """
-    rank, world, device = _join()
+    rank, world, device = join_processes()
     torch.manual_seed(config.seed)
     run = Path(config.run)
     run.mkdir(parents=True, exist_ok=True)
@@ -213,12 +214,14 @@ def main(arguments: list[str] | None = None) -> None:
         distributed.destroy_process_group()
 
 
-def _join() -> tuple[int, int, torch.device]:
-    """Rank, number of processes and device; joins the group that torchrun started."""
+def join_processes() -> tuple[int, int, torch.device]:
+    """Give rank, number of processes and device; joins the group that torchrun started."""
     world = int(os.environ.get('WORLD_SIZE', '1'))
     cuda = torch.cuda.is_available()
     if world > 1 and not distributed.is_initialized():
-        distributed.init_process_group('nccl' if cuda else 'gloo')
+        # The first process may take long over a validation or a corpus.
+        distributed.init_process_group(
+            'nccl' if cuda else 'gloo', timeout=timedelta(hours=6))
     rank = distributed.get_rank() if world > 1 else 0
     local = int(os.environ.get('LOCAL_RANK', '0'))
     if cuda:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 from dataclasses import replace
 import json
 import os
@@ -170,3 +171,37 @@ def test_the_rate_grows_with_the_batch(config: TrainConfig) -> None:
     optim = replace(config.optim, learning_rate=0.04, rate_batch=128)
     optimizer = trainer._optimizer(network, replace(config, batch=32, optim=optim), set())
     assert optimizer.param_groups[0]['base_lr'] == pytest.approx(0.01)
+
+
+@pytest.mark.slow
+def test_two_killed_processes_end_bit_for_bit_like_an_unbroken_run(
+    settings: dict[str, object], tmp_path: Path,
+) -> None:
+    settings |= {'steps': 12, 'checkpoint_s': 0.0}
+    command = [sys.executable, '-m', 'torch.distributed.run', '--nproc-per-node', '2',
+               '--master-port', '29517', '-m', 'masa_ros.training.train']
+    environment = {**os.environ, 'OMP_NUM_THREADS': '1'}
+
+    def start(name: str) -> tuple[subprocess.Popen[bytes], Path]:
+        recipe = tmp_path / f'{name}.yaml'
+        recipe.write_text(yaml.safe_dump({**settings, 'run': str(tmp_path / name)}))
+        return subprocess.Popen([*command, str(recipe)], env=environment,
+                                start_new_session=True), tmp_path / name / 'latest.pt'
+
+    process, whole = start('whole')
+    assert process.wait(timeout=240) == 0
+    process, newest = start('killed')
+    until = time.monotonic() + 240
+    while not newest.is_file() and time.monotonic() < until:
+        time.sleep(0.01)
+    children = subprocess.run(['pgrep', '-P', str(process.pid)], capture_output=True, text=True,
+                              check=False).stdout.split()
+    for number in (process.pid, *map(int, children)):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(number, signal.SIGKILL)
+    process.wait()
+    done = torch.load(newest, weights_only=True)['step']
+    assert 0 < done < 12
+    process, _ = start('killed')
+    assert process.wait(timeout=240) == 0
+    assert_equal(read(newest), read(whole))
