@@ -58,8 +58,8 @@ def draw_tracks(
     Draw tracked objects on a copy of an image.
 
     Seen objects have a solid box (thin while tentative), coasting ones a dashed box, lost ones a
-    dim dotted box; removed ones are left out. What the model proposed by itself can cover the whole
-    image: it is drawn while it is seen, as its mask and id alone where there is a mask.
+    dim dotted box; removed ones are left out. What the model proposed by itself can cover the
+    whole image: it is drawn while it is seen, as its mask and id alone where there is a mask.
 
     Parameters
     ----------
