@@ -83,6 +83,8 @@ class Camera:
         self.tracker_epoch = 0
         """Number of resets that its tracker has seen; belongs to the model's thread."""
         self.sequence = 0
+        self.frame_id = ''
+        """Coordinate frame of its newest image that was processed."""
         self._node = node
         self._settings = settings
         self._num_tracks = 0
@@ -239,6 +241,7 @@ class Camera:
         done = time.monotonic()
         latency_s = (self._node.get_clock().now().nanoseconds - work.stamp_ns) / 1e9
         self.sequence += 1
+        self.frame_id = header.frame_id
         self._num_tracks = len(result.tracks)
         self._camera_info.publish(header)
         self._results.publish_mirrors(result.tracks, header, image)

@@ -19,6 +19,7 @@ from masa_ros.ros.diagnostics import diagnostics_message, ModelState
 from masa_ros.ros.intake import Work
 from masa_ros.ros.outputs import Detection2DArray, PUBLISH_ERRORS
 from masa_ros.ros.parameters import given_cameras, NodeConfig, NodeParameters
+from masa_ros.ros.prompting import Prompting
 from masa_ros.ros.signals import finish_undisturbed
 from masa_ros.ros.transport import prepare_transport
 from masa_ros.ros.worker import InferenceWorker
@@ -73,6 +74,9 @@ class TrackerNode(LifecycleNode):
         self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', 10)
         self.create_service(Trigger, '~/reset', self._on_reset)
         self.create_service(SetBool, '~/enable', self._on_enable)
+        self._prompting = Prompting(
+            self, self._cameras, lambda: (self._worker, self._pipeline), self._why_inactive,
+            self._describe_model)
         self._start_timers(config)
 
     def _start_timers(self, config: NodeConfig) -> None:
@@ -285,6 +289,12 @@ class TrackerNode(LifecycleNode):
             return
         self._describe_model()
         self.get_logger().info(f'settings changed; fingerprint {self._model_state.fingerprint}')
+
+    def _why_inactive(self) -> str:
+        """Say why no images are processed; empty while they are."""
+        if self._active_since_s is None:
+            return 'the node is not active; activate it first (ros2 lifecycle set)'
+        return '' if self._enabled else 'the node is paused; enable it first (service ~/enable)'
 
     def _on_reset(self, _: Any, response: Any) -> Any:
         response.success = self._pipeline is not None
