@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Iterator
 from collections.abc import Sequence as SequenceOf
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 import os
 from pathlib import Path
 import shutil
@@ -36,6 +36,7 @@ NODE = 'tracker'
 START_LIMIT_S = 180.0
 STOP_LIMIT_S = 15.0
 STEPS = 4
+SIMULATED = 'simulated'
 _WRITTEN = ('recording', 'tracks', 'tracks.txt', 'overlay.webm', 'overlay.mp4',
             'contact_sheet.png', 'report.html', 'node.log', 'node.yaml')
 
@@ -53,9 +54,10 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument('--input', type=Path, metavar='PATH',
                         help='your bag, video or image folder instead of the rendered street')
     parser.add_argument('--duration', type=float, metavar='SECONDS',
-                        help='length: 12 of the street, the first 60 of your recording')
-    parser.add_argument('--rate', type=float, default=10.0, metavar='HZ',
-                        help='frame rate of the street (10)')
+                        help='length: 20 of the street (12 with simulated detections), the first '
+                        '60 of your recording')
+    parser.add_argument('--rate', type=float, metavar='HZ',
+                        help='frame rate of the street (5; 10 with simulated detections)')
     parser.add_argument('--size', default='960x540', help='image size of the street (960x540)')
     parser.add_argument('--objects', type=int, default=45, help='objects in the street (45)')
     parser.add_argument('--seed', type=int, default=20, help='which street (20)')
@@ -67,7 +69,9 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument('--topics', nargs=1, default=[], metavar='IMAGE[:DETECTIONS]',
                         help='topics of your bag')
     parser.add_argument('--detections', default='', metavar='FILE|TOPIC',
-                        help='boxes of your recording: file in MOTChallenge format, or topic')
+                        help='boxes of your recording: file in MOTChallenge format, or topic; '
+                        'simulated plays imperfect detections of the street, as from a detector, '
+                        'instead of letting the model find everything itself')
     parser.add_argument('--fps', type=float, help='frame rate of your video or image folder')
     add_settings(parser)
     parser.set_defaults(run=run)
@@ -150,9 +154,14 @@ def _recording(args: argparse.Namespace, with_detector: bool) -> Recording:
     if not (cross and width.isdigit() and height.isdigit()):
         raise ValueError(f'--size is {args.size!r}, expected WIDTHxHEIGHT such as 960x540')
     _say(1, 'rendering a street')
+    if args.detections not in ('', SIMULATED):
+        raise ValueError(f'--detections is {args.detections!r}, but the rendered street has only '
+                         f'{SIMULATED!r} ones; give your recording with --input')
+    simulated = args.detections == SIMULATED
     scene = SceneConfig(width_px=int(width), height_px=int(height), num_objects=args.objects,
-                        duration_s=args.duration or 12.0, view='high')
-    return render_recording(bag, scene, args.seed, args.rate)
+                        duration_s=args.duration or (12.0 if simulated else 20.0), view='high')
+    return render_recording(bag, scene, args.seed, args.rate or (10.0 if simulated else 5.0),
+                            simulated)
 
 
 def _check_boxes(recording: Recording, model: str, with_detector: bool) -> None:
@@ -161,8 +170,8 @@ def _check_boxes(recording: Recording, model: str, with_detector: bool) -> None:
         raise ValueError(
             f'{recording.description}: nothing says where the objects are, and the model '
             f'{model} needs boxes. Give a detector (with make: ARGS="--detector yolox.onnx"), a '
-            'file of boxes (--detections det.txt), or a bag with a topic of '
-            'vision_msgs/Detection2DArray (--topics IMAGE:DETECTIONS)')
+            'file of boxes (--detections det.txt; simulated for the street), or a bag with a '
+            'topic of vision_msgs/Detection2DArray (--topics IMAGE:DETECTIONS)')
 
 
 def _node_values(
@@ -308,14 +317,14 @@ def write_results(
     _write_pictures(recording, answers, out)
     scores, timelines, num_frames = None, [], 0
     if recording.truth is not None and answers.tracks:
-        scores, processed, frames = score_answers(recording.truth, answers)
+        scores, processed, frames = score_answers(_comparable(recording), answers)
         timelines = identity_timelines(processed, frames)
         num_frames = len(processed)
     video = next((path.name for path in sorted(out.glob('overlay.*'))), '')
     sheet = out / 'contact_sheet.png'
     report = Report(
         'masa_ros demo', recording.description, _figures(scores, len(answers.tracks), sent),
-        _facts(answers, scores, latencies_s), _notes(scores), video,
+        _facts(answers, scores, latencies_s), _notes(scores, recording), video,
         sheet.read_bytes() if sheet.is_file() else b'', timelines, num_frames,
         [(name, text) for name, text in (
             ('recording', 'the bag that was played'), ('tracks', 'the bag that was recorded'),
@@ -369,8 +378,29 @@ def _facts(
     return facts
 
 
-def _notes(scores: dict[str, float] | None) -> list[str]:
+def _comparable(recording: Recording) -> Sequence:
+    """
+    Truth to score what was found against.
+
+    A model that finds everything finds houses, windows and the road as well, which the truth of
+    the street does not name. Where nothing said what to look for, the whole image is a region in
+    which what matches no truth counts neither as right nor as wrong.
+    """
+    truth = recording.truth
+    if truth is None:
+        raise ValueError(f'{recording.description} has no truth to score against')
+    if recording.detections_topic or truth.ignored:
+        return truth
+    whole = np.array([[0, 0, truth.width_px, truth.height_px]], np.float32)
+    return replace(truth, ignored=(whole,) * len(truth))
+
+
+def _notes(scores: dict[str, float] | None, recording: Recording) -> list[str]:
     if scores is None:
         return ['The recording has no ground truth, so there are no scores.']
-    return ['Scores are over the frames that the node processed. Objects of which less than a '
-            'fifth is visible count neither as right nor as wrong.']
+    notes = ['Scores are over the frames that the node processed. Objects of which less than a '
+             'fifth is visible count neither as right nor as wrong.']
+    if not recording.detections_topic:
+        notes.append('The model found everything by itself, also what the truth does not name, '
+                     'such as houses and windows: what matches no true object is left out.')
+    return notes

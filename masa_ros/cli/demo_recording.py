@@ -64,10 +64,10 @@ class Recording:
 
 
 def render_recording(
-    bag: Path, config: SceneConfig, seed: int, rate_hz: float,
+    bag: Path, config: SceneConfig, seed: int, rate_hz: float, detections: bool = True,
 ) -> Recording:
     """
-    Render a street into a bag: images, imperfect detections and the truth.
+    Render a street into a bag: images, the truth and perhaps imperfect detections.
 
     Parameters
     ----------
@@ -79,6 +79,8 @@ def render_recording(
         Which street.
     rate_hz : float
         Frames per second.
+    detections : bool
+        Whether to simulate a detector; otherwise the model must find objects by itself.
 
     """
     scene = Scene(seed, config)
@@ -89,16 +91,17 @@ def render_recording(
         for index, (time_s, stamp_ns) in enumerate(
                 zip(frame_bar(times.tolist()), stamps.tolist(), strict=True)):
             frame = scene.render(time_s)
-            boxes = imperfect_detections(frame.truth, index, config.height_px, config.width_px,
-                                         seed)
             _write_image(writer, frame.image, stamp_ns)
-            _write_boxes(writer, boxes, stamp_ns)
+            if detections:
+                _write_boxes(writer, imperfect_detections(
+                    frame.truth, index, config.height_px, config.width_px, seed), stamp_ns)
             _write_truth(writer, truth_objects(frame.truth), index, stamp_ns, config)
             truths.append(frame.truth)
     return Recording(
-        bag, IMAGE_TOPIC, COMPRESSED_IMAGE, DETECTIONS_TOPIC,
+        bag, IMAGE_TOPIC, COMPRESSED_IMAGE, DETECTIONS_TOPIC if detections else '',
         f'a rendered street (seed {seed}), {config.width_px} x {config.height_px}, '
-        f'{len(times)} frames at {rate_hz:g} Hz, imperfect detections',
+        f'{len(times)} frames at {rate_hz:g} Hz'
+        + (', imperfect detections' if detections else ', no detections'),
         truth_sequence(truths, stamps, rate_hz, config))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 import re
 import subprocess
@@ -21,10 +22,12 @@ from masa_ros.cli.demo_recording import (
     TRUTH_TOPIC,
 )
 from masa_ros.cli.main import main
+from masa_ros.evaluation.datasets.sequence import with_ids
 from masa_ros.rendering import GroundTruth, SceneConfig
 from masa_ros.ros.bag import BagReader
 from masa_ros.ros.bag_definitions import COMPRESSED_IMAGE
 from masa_ros.ros.convert import message_to_tracks
+from masa_ros.structures.instances import Instances
 from masa_ros.structures.masks import RoiMask
 import numpy as np
 import pytest
@@ -158,7 +161,7 @@ def run_demo(out: Path, *words: Any) -> subprocess.CompletedProcess[str]:
 @pytest.mark.ros
 def test_the_whole_demo_over_dds(tmp_path: Path) -> None:
     done = run_demo(tmp_path, '--size', '320x180', '--duration', 2, '--objects', 20,
-                    '--speed', 0.5)
+                    '--speed', 0.5, '--detections', 'simulated', '--model', 'classical')
     assert done.returncode == 0, done.stderr
     line = LAST_LINE.fullmatch(done.stdout.splitlines()[-1])
     assert line is not None, done.stdout
@@ -170,6 +173,45 @@ def test_the_whole_demo_over_dds(tmp_path: Path) -> None:
     assert names == {'recording', 'tracks', 'tracks.txt', 'overlay.webm', 'contact_sheet.png',
                      'report.html', 'node.log', 'node.yaml'}
     assert 'active: tracking' in (tmp_path / 'node.log').read_text()
+
+
+@pytest.mark.ros
+def test_the_model_finds_everything_in_a_street_without_detections(tmp_path: Path) -> None:
+    done = run_demo(tmp_path, '--size', '480x272', '--duration', 2, '--objects', 20,
+                    '--policy', 'every', '--model', 'tiny')
+    assert done.returncode == 0, done.stderr
+    line = LAST_LINE.fullmatch(done.stdout.splitlines()[-1])
+    assert line is not None, done.stdout
+    # Figures of chance: all objects found, none kept apart, would give a HOTA below 20.
+    assert float(line[1]) > 20
+    assert int(line[4]) == 10
+    report = (tmp_path / 'report.html').read_text()
+    assert 'what matches no true object is left out' in report
+    assert 'tiny@' in report
+
+
+def test_what_is_not_in_the_truth_counts_only_where_detections_say_what_to_look_for(
+    street: Recording, tmp_path: Path,
+) -> None:
+    more = {
+        stamp: with_ids(Instances.from_boxes(np.concatenate([tracks.boxes, [[0, 0, 5, 5]]])),
+                        [*tracks.track_ids, 999])
+        for stamp, tracks in perfect_answers(street).tracks.items()}
+    answers = demo.Answers(more, {}, 'x')
+    scores = demo.write_results(street, answers, tmp_path, 15, [])
+    assert scores is not None
+    assert scores['FP'] == 15
+    alone = replace(street, detections_topic='')
+    scores = demo.write_results(alone, answers, tmp_path, 15, [])
+    assert scores is not None
+    assert (scores['FP'], scores['FN'], scores['IDSW']) == (0, 0, 0)
+
+
+def test_a_street_has_no_detections_but_simulated_ones(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(['demo', '--out', str(tmp_path), '--detections', 'det.txt']) == 2
+    assert "only 'simulated' ones" in capsys.readouterr().err
 
 
 @pytest.mark.ros
