@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+import json
 from pathlib import Path
 import re
 
@@ -80,7 +81,7 @@ def read_names(class_file: str, num_classes: int | None) -> tuple[str, ...]:
     Parameters
     ----------
     class_file : str
-        Text file with one name per line.
+        Text file with one name per line, or a JSON file of LVIS or COCO annotations.
     num_classes : int or None
         How many there must be; any number when missing.
 
@@ -89,7 +90,7 @@ def read_names(class_file: str, num_classes: int | None) -> tuple[str, ...]:
     FileNotFoundError
         If the file is not there.
     ValueError
-        If it does not have one name per class.
+        If it does not have one name per class, or is JSON of another kind.
 
     """
     if not class_file:
@@ -98,9 +99,21 @@ def read_names(class_file: str, num_classes: int | None) -> tuple[str, ...]:
     if not path.is_file():
         raise FileNotFoundError(f'class file {path} is not there; correct detector.class_file or '
                                 'leave it empty')
-    names = tuple(line.strip() for line in path.read_text(encoding='utf-8').splitlines()
-                  if line.strip())
+    names = _lvis_names(path) if path.suffix == '.json' else tuple(
+        line.strip() for line in path.read_text(encoding='utf-8').splitlines() if line.strip())
     if num_classes is not None and len(names) != num_classes:
         raise ValueError(f'class file {path} has {len(names)} names, but the detector gives '
                          f'{num_classes} classes; each class needs one line, in output order')
     return names
+
+
+def _lvis_names(path: Path) -> tuple[str, ...]:
+    """Names in order of their numbers, from annotations or from LVIS' list of categories."""
+    try:
+        content = json.loads(path.read_text(encoding='utf-8'))
+        entries = content['categories'] if isinstance(content, dict) else content
+        ordered = sorted(entries, key=lambda entry: int(entry['id']))
+        return tuple(str(entry['name']).replace('_', ' ') for entry in ordered)
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f'class file {path} is no JSON with categories of id and name '
+                         f'({error!r}); write one name per line instead') from error

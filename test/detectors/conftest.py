@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from pathlib import Path
 
+from masa_ros.detectors.detic_network import DeticHeads
 from masa_ros.models.backbones.swin import Swin
 from masa_ros.models.detector_entries import detector_entries
 from masa_ros.models.seeding import seeded_entry
@@ -14,6 +15,7 @@ from torch import Tensor
 
 LAYERS = 2
 WIDTH, BERT_WIDTH, FFN, WORDS, QUERIES, SWIN_WIDTH = 64, 64, 128, 1100, 20, 16
+DETIC_NAMES = ('car', 'person', 'traffic cone', 'dog', 'cat')
 WORD_LIST = ('car', 'person', 'traffic', 'cone', 'light', 'dog', '##s')
 
 
@@ -42,6 +44,35 @@ def swin() -> Swin:
                 if name.endswith('relative_position_index')}
     network.load_state_dict(entries)
     return network.eval()
+
+
+@pytest.fixture(scope='session')
+def detic_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Small ``detic_masa.pth`` of five classes with their names beside it."""
+    folder = tmp_path_factory.mktemp('detic')
+    torch.save({'state_dict': detic_entries()}, folder / 'detic_masa.pth')
+    (folder / 'names.txt').write_text('\n'.join(DETIC_NAMES) + '\n')
+    return folder / 'detic_masa.pth'
+
+
+def detic_entries() -> dict[str, Tensor]:
+    """Entries under ``detector.`` of a small Detic, those that are not used included."""
+    swin = {name.removeprefix('detector.'): value for name, value in small_entries().items()
+            if name.startswith('detector.backbone.')}
+    heads = DeticHeads((32, 64, 128), WIDTH, 32, len(DETIC_NAMES))
+    entries = {name: torch.tensor(seeded_entry(name, tuple(value.shape)))
+               for name, value in heads.state_dict().items()}
+    for index in range(3):
+        entries[f'roi_head.bbox_head.{index}.freq_weight'] = torch.ones(len(DETIC_NAMES))
+        vectors = entries['roi_head.bbox_head.0.fc_cls.zs_weight']
+        vectors[:, -1] = 0
+        entries[f'roi_head.bbox_head.{index}.fc_cls.zs_weight'] = vectors / vectors.norm(
+            dim=0).clamp(min=1)
+        # Untrained deltas would move every box away.
+        entries[f'roi_head.bbox_head.{index}.fc_reg.2.weight'] *= 0.2
+    entries['roi_head.mask_head.conv_logits.bias'] = torch.zeros(1)
+    entries['rpn_head.conv_reg.bias'] = torch.full((4,), 2.0)
+    return {f'detector.{name}': value for name, value in {**swin, **entries}.items()}
 
 
 def small_entries() -> dict[str, Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from masa_ros.detectors.prompts import (
@@ -61,3 +62,20 @@ def test_names_are_read_one_per_line_as_many_as_expected(tmp_path: Path) -> None
         read_names(str(tmp_path / 'names.txt'), 3)
     with pytest.raises(FileNotFoundError, match=r'detector\.class_file'):
         read_names(str(tmp_path / 'nowhere.txt'), None)
+
+
+@pytest.mark.parametrize('wrapped', [True, False])
+def test_names_are_read_from_annotations_of_lvis_in_order_of_numbers(
+    tmp_path: Path, wrapped: bool,
+) -> None:
+    entries = [{'id': 2, 'name': 'traffic_light'}, {'id': 1, 'name': 'car_(automobile)'}]
+    (tmp_path / 'lvis.json').write_text(
+        json.dumps({'categories': entries, 'images': []} if wrapped else entries))
+    assert read_names(str(tmp_path / 'lvis.json'), 2) == ('car (automobile)', 'traffic light')
+
+
+def test_json_of_another_kind_is_refused(tmp_path: Path) -> None:
+    for text in ('{}', '[1]', 'no json', '{"categories": [{"name": "car"}]}'):
+        (tmp_path / 'other.json').write_text(text)
+        with pytest.raises(ValueError, match='no JSON with categories'):
+            read_names(str(tmp_path / 'other.json'), None)
