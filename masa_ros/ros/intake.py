@@ -187,7 +187,8 @@ class Intake:
             Which of the upstream topics it came on.
 
         """
-        if not self._is_of_the_camera(arrival.frame_id):
+        if (self._config.detections.other_frames == 'drop'
+                and not self._is_of_the_camera(arrival.frame_id, self._frame_id)):
             return
         if not arrival.kind.one_object:
             self._join_detections(stamp_ns, arrival, now_s, source)
@@ -215,18 +216,24 @@ class Intake:
             self._join_group(source, now_s)
         self._submit(self._join.release(now_s))
 
-    def _is_of_the_camera(self, frame_id: str) -> bool:
-        """Whether detections may be used; those of another camera can have the same stamps."""
-        expected = self._frame_id.strip('/')
-        given = frame_id.strip('/')
-        if not given or not expected or given == expected:
+    def _is_of_the_camera(self, given: str, expected: str) -> bool:
+        """Compare coordinate frames: another camera's detections can have the same stamps."""
+        if not given or not expected or given.strip('/') == expected.strip('/'):
             return True
         used = self._config.detections.other_frames == 'use'
         self._monitor.problem('detections of another frame')
-        self._complain('frame ' + frame_id, f'detections have the frame {frame_id!r}, the images '
-                       f'{self._frame_id!r}: they are ' + ('used nevertheless' if used else (
+        self._complain('frame ' + given, f'detections have the frame {given!r}, the images '
+                       f'{expected!r}: they are ' + ('used nevertheless' if used else (
                            'left out; set detections.other_frames to use if they are right')))
-        return used
+        return False
+
+    def _usable(self, entry: Joined[Work, Arrival]) -> tuple[Arrival | None, ...]:
+        """Parts of an image; those that came before its frame was known are checked now."""
+        expected = entry.image.message.header.frame_id
+        use = self._config.detections.other_frames == 'use'
+        return tuple(
+            part if part is None or self._is_of_the_camera(part.frame_id, expected) or use
+            else None for part in entry.parts)
 
     def _join_group(self, source: int, now_s: float) -> None:
         group = self._groups.pop(source)
@@ -279,11 +286,12 @@ class Intake:
         """Hand joined images over, those without detections as the settings say."""
         missing = self._config.detections.missing
         for entry in joined:
-            if entry.found:
+            parts = self._usable(entry)
+            if any(part is not None for part in parts):
                 if any(entry.late):
                     self._monitor.problem('images with detections of some topics only')
                 self._hand_over(replace(
-                    entry.image, detections=entry.parts,
+                    entry.image, detections=parts,
                     origin=Origin.PARTIAL if any(entry.late) else Origin.UPSTREAM))
             elif missing == 'empty':
                 self._monitor.problem('images taken for empty')

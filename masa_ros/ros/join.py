@@ -51,11 +51,6 @@ class Joined(Generic[ImageT, DetectionsT]):
     parts: tuple[DetectionsT | None, ...]
     late: tuple[bool, ...]
 
-    @property
-    def found(self) -> bool:
-        """Whether any source has detections for the image."""
-        return any(part is not None for part in self.parts)
-
 
 @dataclass
 class _Image(Generic[ImageT]):

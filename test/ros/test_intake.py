@@ -207,6 +207,14 @@ def test_detections_of_another_camera_are_left_out_or_used_as_set() -> None:
     assert [work.origin for work in using.work] == [Origin.UPSTREAM]
 
 
+def test_detections_of_another_camera_that_came_before_the_first_image_are_left_out() -> None:
+    case = Case(missing='empty')
+    case.boxes(100, frame_id='rear')
+    case.images(100, waits=True)
+    assert [work.origin for work in case.work] == [Origin.EMPTY]
+    assert case.problems['detections of another frame'] == 1
+
+
 @pytest.mark.parametrize('frame_id', ['', '/camera', 'camera'])
 def test_a_frame_that_is_empty_or_has_a_slash_fits(frame_id: str) -> None:
     case = Case()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 import math
 import os
@@ -188,19 +189,18 @@ def test_hostile_messages_are_counted_by_reason_and_survived(robot: Robot, kind:
 
     hostile = HOSTILE if kind != TIER4 else HOSTILE_REGIONS
     for thing, _ in hostile:
-        send(thing)
+        robot.answer(send(thing))
     send(*[Thing()] * 101)
     send(Thing(), frame_id='another_camera')
     if kind != SINGLE:
         send()  # an empty array is an ordinary answer
     answer = robot.answer(send(Thing()))
     assert [(entry.x0, entry.x1) for entry in answer.objects if entry.state <= 1] == [(10, 30)]
-    counted = robot.counters()
-    for _, reason in hostile:
-        if reason:
-            assert counted[f'problem: {reason}'] >= 1, (reason, counted)
-    assert counted['problem: messages with too many objects'] >= 1
-    assert counted['problem: detections of another frame'] == 1
+    expected = Counter(reason for _, reason in hostile if reason)
+    expected |= Counter({'messages with too many objects': 1, 'detections of another frame': 1})
+    # Older diagnostics may come first.
+    robot.diagnostics('stream', lambda _, values: all(
+        values.get(f'problem: {reason}') == str(count) for reason, count in expected.items()))
     assert robot.stop() == 0
     assert 'Traceback' not in robot.output
 
@@ -209,7 +209,7 @@ NAN, INF = math.nan, math.inf
 HOSTILE = [
     (Thing((NAN, 8, 30, 40)), 'boxes that are not finite'),
     (Thing((10, 8, INF, 40)), 'boxes that are not finite'),
-    (Thing((-1e300, -1e300, 1e300, 1e300)), ''),
+    (Thing((-1e300, -1e300, 1e300, 1e300)), 'boxes that are not finite'),
     (Thing((30, 8, 10, 40)), 'boxes without area'),
     (Thing((10, 8, 10, 8)), 'boxes without area'),
     (Thing((-50, -50, -10, -10)), 'boxes outside the image'),
