@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import argparse
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import cv2
+from masa_ros.cli.inputs import Input, open_input
 from masa_ros.cli.settings import add_settings, read_settings
 from masa_ros.evaluation.datasets.motchallenge import read_sequence
 from masa_ros.evaluation.datasets.sequence import Sequence
 from masa_ros.models import build_model
 from masa_ros.models.model import Model
+from masa_ros.pipeline import Pipeline
 from masa_ros.structures.instances import Instances
 import numpy as np
 from numpy.typing import NDArray
@@ -25,11 +28,17 @@ def add_parser(subparsers: Any) -> None:
     """Add the command to the command line."""
     parser: argparse.ArgumentParser = subparsers.add_parser(
         'embed', help='draw what the embeddings of a model tell apart',
-        description='Embed the ground-truth objects of a MOTChallenge sequence. Writes '
-        'tsne.png (a map coloured by identity), retrieval.png and retrieval.csv (how often an '
-        'object finds itself after a number of frames) and neighbours.png (what a sample of '
-        'objects takes for itself; red frames are wrong).')
-    parser.add_argument('sequence', type=Path, help='folder with img1 and gt')
+        description='Embed the ground-truth objects of a MOTChallenge sequence, or the tracked '
+        'objects of any bag, video or image folder. Writes tsne.png (a map coloured by identity), '
+        'retrieval.png and retrieval.csv (how often an object finds itself after a number of '
+        'frames) and neighbours.png (what a sample of objects takes for itself; red frames are '
+        'wrong).')
+    parser.add_argument('sequence', type=Path,
+                        help='folder with img1 and gt, or any bag, video or image folder')
+    parser.add_argument('--topics', nargs='+', default=[], metavar='IMAGE',
+                        help='image topic of a bag')
+    parser.add_argument('--max-frames', type=int, default=1000, metavar='N',
+                        help='most frames of a recording without ground truth')
     parser.add_argument('--out', type=Path, required=True, help='folder for the pictures')
     parser.add_argument('--seed', type=int, default=0, help='seed of the map')
     add_settings(parser)
@@ -38,13 +47,17 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the command; returns the exit code."""
-    _, config = read_settings(args)
-    sequence = read_sequence(args.sequence)
-    if not sequence.truth:
-        raise ValueError(f'{args.sequence} has no ground truth; identities are needed to colour '
-                         'and to judge')
-    model = build_model(config.model)
-    objects = embed_truth(sequence, model)
+    node_config, config = read_settings(args)
+    if (args.sequence / 'gt' / 'gt.txt').is_file():
+        model = build_model(config.model)
+        objects = embed_truth(read_sequence(args.sequence), model)
+    else:
+        pipeline = Pipeline(config)
+        model = pipeline.model
+        with closing(open_input(args.sequence, node_config, args.topics)) as recording:
+            objects = embed_tracks(recording, pipeline, args.max_frames)
+        print("there is no ground truth: identities are the tracker's own, so the figures say how "
+              'well embeddings agree with it, not how right it is')
     curve = retrieval_curve(objects)
     args.out.mkdir(parents=True, exist_ok=True)
     (args.out / 'retrieval.csv').write_text('frames apart,found,pairs\n' + ''.join(
@@ -122,6 +135,40 @@ def embed_truth(sequence: Sequence, model: Model) -> EmbeddedObjects:
         np.array(embeddings, np.float32), np.array(thumbs, np.uint8))
 
 
+def embed_tracks(recording: Input, pipeline: Pipeline, max_frames: int) -> EmbeddedObjects:
+    """
+    Track the first stream of a recording and take the embeddings of what was seen.
+
+    Raises
+    ------
+    ValueError
+        If nothing was tracked.
+
+    """
+    stream = recording.streams[0]
+    frames: list[int] = []
+    identities: list[int] = []
+    embeddings: list[NDArray[np.float32]] = []
+    thumbs: list[NDArray[np.uint8]] = []
+    position = 0
+    for item in recording:
+        if item.frame.stream != stream:
+            continue
+        if position == max_frames:
+            break
+        tracks = pipeline.process(item.frame, item.detections).tracks
+        for row in np.flatnonzero(tracks.seen):
+            if tracks.embeddings is not None:
+                frames.append(position)
+                identities.append(int(tracks.track_ids[row]))
+                embeddings.append(tracks.embeddings[row])
+                thumbs.append(_thumb(item.frame.image, tracks.boxes[row]))
+        position += 1
+    return EmbeddedObjects(
+        np.array(frames, np.int64), np.array(identities, np.int64),
+        np.array(embeddings, np.float32), np.array(thumbs, np.uint8))
+
+
 def retrieval_curve(objects: EmbeddedObjects) -> list[tuple[int, float, int]]:
     """For each number of frames: part of the objects that find themselves, and their number."""
     curve = []
@@ -173,7 +220,7 @@ def draw_map(objects: EmbeddedObjects, seed: int, path: Path) -> None:
                       metric='cosine').fit_transform(objects.embeddings[rows])
     figure, axes = _figure(6, 6)
     names, colours = np.unique(objects.identities[rows], return_inverse=True)
-    axes.scatter(*points.T, c=colours, cmap='tab20', s=9)
+    axes.scatter(*points.T, c=colours % 20, cmap='tab20', vmin=0, vmax=19, s=9)
     for index, name in enumerate(names):
         axes.annotate(str(name), np.median(points[colours == index], axis=0), fontsize=9)
     axes.set(xticks=[], yticks=[], title=f'{len(rows)} views of {len(names)} objects')

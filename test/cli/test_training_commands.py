@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
-from masa_ros.cli.embed import EmbeddedObjects, neighbour_sheet, retrieval_curve
+from masa_ros.cli.embed import (
+    embed_tracks,
+    EmbeddedObjects,
+    neighbour_sheet,
+    retrieval_curve,
+)
 from masa_ros.cli.main import main
 from masa_ros.models.tiny.network import TinyConfig, TinyNetwork
 from masa_ros.models.tiny.weights import save_weights
+from masa_ros.structures.frame import Frame
 from masa_ros.training.proposals import read_proposals
 import numpy as np
 from PIL import Image
@@ -153,6 +160,29 @@ def test_the_sheet_marks_right_and_wrong() -> None:
     sheet = neighbour_sheet(walkers())
     assert (sheet == (0, 190, 0)).all(2).any()
     assert (sheet == (220, 0, 0)).all(2).any()
+
+
+class TwoTracks:
+    """Stands in for a pipeline: object 7 is seen always, object 9 only predicted."""
+
+    def process(self, frame: Frame, detections: object = None) -> SimpleNamespace:
+        return SimpleNamespace(tracks=SimpleNamespace(
+            seen=np.array([True, False]), track_ids=np.array([7, 9]),
+            boxes=np.array([[0, 0, 8, 8], [4, 4, 8, 8]], np.float32),
+            embeddings=np.eye(2, dtype=np.float32)))
+
+
+def test_a_recording_without_truth_is_embedded_by_its_tracks() -> None:
+    frames = [SimpleNamespace(frame=Frame(np.zeros((20, 30, 3), np.uint8), i, i, stream),
+                              detections=None)
+              for i in range(6) for stream in ('left', 'right')]
+
+    class Recording(list[SimpleNamespace]):
+        streams = ('left', 'right')
+
+    objects = embed_tracks(Recording(frames), TwoTracks(), 4)  # type: ignore[arg-type]
+    assert objects.frames.tolist() == [0, 1, 2, 3]
+    assert set(objects.identities.tolist()) == {7}
 
 
 def test_nothing_to_embed_is_refused() -> None:
