@@ -129,12 +129,23 @@ def run(args: argparse.Namespace) -> int:
         runs += live_runs(args, plan)
     out = args.out or Path('out') / 'evaluate' / file_name(args.input.resolve().stem)
     report = build_report(args.input.resolve().name, plan, runs,
-                          args.dataset if args.dataset != 'auto' else '')
+                          args.dataset if args.dataset != 'auto' else '', class_groups(args))
     write_tracks_as_text(runs, out / 'tracks')
     for path in (*write_report(report, out), out / 'tracks'):
         print(f'wrote {path}')
     print(report.text())
     return 0
+
+
+def class_groups(args: argparse.Namespace) -> dict[str, list[int]]:
+    """Return base and novel classes of TAO, where the annotation states LVIS frequencies."""
+    if args.dataset != 'tao':
+        return {}
+    try:
+        base, novel = tao.base_and_novel(tao.annotation_file(args.input, args.split or 'val'))
+    except ValueError:
+        return {}
+    return {'base': base, 'novel': novel}
 
 
 def read_sequences(args: argparse.Namespace, config: NodeConfig) -> list[Sequence]:

@@ -249,7 +249,7 @@ def _run_one(
     instances: Callable[[], tuple[Instances, ...]],
 ) -> Run:
     whole, observer = plan.sequences[0], plan.observers[0]
-    key = _digest(fingerprint(whole), observer.fingerprint, tracker.fingerprint, str(stride),
+    key = _digest('2', fingerprint(whole), observer.fingerprint, tracker.fingerprint, str(stride),
                   json.dumps(vars(faults), sort_keys=True))
     path = plan.cache / 'tracks' / f'{_file_name(whole.name, tracker.name)}-{key}.npz'
     positions = kept_positions(whole, stride, faults)
@@ -367,8 +367,8 @@ def read_instances(path: Path) -> tuple[Instances, ...]:
 def write_tracks(
     path: Path, frames: SequenceOf[TrackedInstances], update_ms: NDArray[np.float32],
 ) -> None:
-    """Write tracks (boxes, ids, states, similarities) and times to an ``.npz`` file."""
-    slim = [frame.with_fields(embeddings=None, masks=(None,) * len(frame)) for frame in frames]
+    """Write tracks (boxes, masks, ids, states, similarities) and times to an ``.npz`` file."""
+    slim = [frame.with_fields(embeddings=None) for frame in frames]
     columns = _columns(slim)
     for name, kind in _TRACK_COLUMNS.items():
         columns[name] = np.concatenate([getattr(frame, name) for frame in frames]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from base64 import b64encode
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from collections.abc import Sequence as SequenceOf
 import csv
 from dataclasses import dataclass, field
@@ -29,9 +29,9 @@ from masa_ros.evaluation.benchmark import Plan, read_tracks, Run
 from masa_ros.evaluation.datasets.sequence import Sequence
 from masa_ros.evaluation.identity_statistics import identity_statistics
 from masa_ros.evaluation.moments import recoveries, Recovery, Sighting
-from masa_ros.evaluation.published import FIGURES, SOURCE
+from masa_ros.evaluation.published import PublishedTable, TABLES
 from masa_ros.evaluation.scores import combine, mean_over_classes, of_class, score_sequence
-from masa_ros.evaluation.teta import score_teta, teta_frames
+from masa_ros.evaluation.teta import mean_over, score_teta, teta_frames
 from masa_ros.structures.instances import TrackedInstances
 import numpy as np
 from numpy.typing import NDArray
@@ -86,8 +86,8 @@ class BenchmarkReport:
         The same for each sequence, with identity statistics.
     extra : list of dict
         Further scores of a data set (TETA, Track mAP, AR100, class means).
-    published : tuple or None
-        Columns and rows of published figures.
+    published : tuple of PublishedTable
+        Published figures of the data set.
     plots : list
         Pairs of caption and SVG.
     moments : list of Moment
@@ -100,7 +100,7 @@ class BenchmarkReport:
     rows: list[dict[str, Any]]
     details: list[dict[str, Any]]
     extra: list[dict[str, Any]] = field(default_factory=list)
-    published: tuple[tuple[str, ...], dict[str, tuple[float, ...]]] | None = None
+    published: tuple[PublishedTable, ...] = ()
     plots: list[tuple[str, str]] = field(default_factory=list)
     moments: list[Moment] = field(default_factory=list)
 
@@ -122,6 +122,7 @@ class BenchmarkReport:
 
 def build_report(
     title: str, plan: Plan, runs: SequenceOf[Run], dataset: str = '',
+    class_groups: Mapping[str, SequenceOf[int]] | None = None,
 ) -> BenchmarkReport:
     """
     Put a report together.
@@ -136,16 +137,19 @@ def build_report(
         What came of it.
     dataset : str
         Name of the data set, for its own scores and published figures.
+    class_groups : mapping, optional
+        Names of parts of the classes, such as base and novel, for TETA of each.
 
     """
     sequences = {sequence.name: sequence for sequence in plan.sequences}
     views = [_view(run, sequences[run.sequence]) for run in runs]
     rows = [_summary(group) for group in _groups(views)]
-    extra = [_extra(dataset, group) for group in _groups(views)] if dataset else []
+    extra = [_extra(dataset, group, class_groups or {})
+             for group in _groups(views)] if dataset else []
     scored = [view for view in views if view.run.score is not None]
     return BenchmarkReport(
         title, _about(plan), rows, [_detail(view) for view in views],
-        [row for row in extra if row], FIGURES.get(dataset), _plots(rows, scored),
+        [row for row in extra if row], TABLES.get(dataset, ()), _plots(rows, scored),
         _moments(scored))
 
 
@@ -231,7 +235,9 @@ def _detail(view: _View) -> dict[str, Any]:
     return {'sequence': view.run.sequence, **_summary([view])}
 
 
-def _extra(dataset: str, group: list[_View]) -> dict[str, Any]:
+def _extra(
+    dataset: str, group: list[_View], class_groups: Mapping[str, SequenceOf[int]],
+) -> dict[str, Any]:
     """Return the scores that a data set is usually compared by."""
     if any(view.run.score is None for view in group):
         return {}
@@ -240,29 +246,35 @@ def _extra(dataset: str, group: list[_View]) -> dict[str, Any]:
     row: dict[str, Any] = {'tracker': group[0].run.tracker, 'stride': group[0].run.stride,
                            'faults': group[0].run.faults}
     if dataset in ('tao', 'bdd_mot', 'bdd_mots'):
-        mean, _ = score_teta([teta_frames(sequence, frames) for sequence, frames in
+        mean, of_classes = score_teta([teta_frames(sequence, frames) for sequence, frames in
                               zip(sequences, tracks, strict=True)])
         row |= {'TETA': mean.teta, 'LocA (TETA)': mean.loc_a, 'AssocA': mean.assoc_a,
                 'ClsA': mean.cls_a}
+        for name, classes in class_groups.items():
+            part = mean_over(of_classes, classes)
+            row |= {f'TETA {name}': part.teta, f'LocA {name}': part.loc_a,
+                    f'AssocA {name}': part.assoc_a, f'ClsA {name}': part.cls_a}
     if dataset in ('tao', 'youtube_vis', 'uvo'):
         row |= {f'track {name}': value for name, value in score_tracks(
             sequences, tracks, use_masks=dataset != 'tao').items()}
     if dataset == 'uvo':
         images = score_images(sequences, tracks, use_masks=True)
         row |= {'image AR100': images['AR100'], 'image AP': images['AP']}
-    if dataset in ('bdd_mot', 'bdd_mots', 'kitti'):
-        row |= {f'm{name}': value for name, value in _class_means(sequences, tracks).items()
-                if name in SHARES}
+    if dataset in ('bdd_mot', 'bdd_mots', 'kitti', 'kitti_mots'):
+        by_mask = dataset.endswith('mots')
+        means = _class_means(sequences, tracks, use_masks=by_mask)
+        row |= {f'm{"MOTSA" if by_mask and name == "MOTA" else name}': value
+                for name, value in means.items() if name in SHARES}
     return row if len(row) > 3 else {}
 
 
 def _class_means(
-    sequences: list[Sequence], tracks: list[list[TrackedInstances]],
+    sequences: list[Sequence], tracks: list[list[TrackedInstances]], *, use_masks: bool,
 ) -> dict[str, float]:
     classes = sorted({int(value) for sequence in sequences for frame in sequence.truth
                       for value in frame.class_ids})
     tables = {str(class_id): combine([
-        score_sequence(*of_class(sequence, frames, class_id))
+        score_sequence(*of_class(sequence, frames, class_id), use_masks=use_masks)
         for sequence, frames in zip(sequences, tracks, strict=True)]).table()
         for class_id in classes}
     return mean_over_classes(tables)
@@ -607,7 +619,7 @@ def render_report(report: BenchmarkReport) -> str:
         score_columns=SCORE_COLUMNS, identity_columns=IDENTITY_COLUMNS, headings=HEADINGS,
         extra_columns=list(dict.fromkeys(
             key for row in report.extra for key in row
-            if key not in ('tracker', 'stride', 'faults'))), source=SOURCE)
+            if key not in ('tracker', 'stride', 'faults'))))
 
 
 def _best(rows: list[dict[str, Any]]) -> dict[str, float]:
@@ -683,14 +695,16 @@ of a column is bold and underlined.</p>
 <h2>Scores of this data set</h2>
 {{ table(report.extra, ['stride', 'faults'] + extra_columns, {}) }}
 {% endif %}
-{% if report.published %}
-<h3>Published figures (percent)</h3>
+{% for table in report.published %}
+<h3>Published: {{ table.title }} (percent)</h3>
 <div class="scroll"><table><thead><tr><th>method</th>
-{% for key in report.published[0] %}<th>{{ key }}</th>{% endfor %}</tr></thead><tbody>
-{% for name, values in report.published[1].items() %}<tr><td>{{ name }}</td>
-{% for value in values %}<td>{{ '%.1f' | format(value) }}</td>{% endfor %}</tr>{% endfor %}
-</tbody></table></div><p class="note">Source: {{ source }}.</p>
-{% endif %}
+{% for key in table.columns %}<th>{{ key }}</th>{% endfor %}</tr></thead><tbody>
+{% for name, values in table.rows.items() %}<tr><td>{{ name }}</td>
+{% for value in values %}<td>{{ '–' if value != value else '%.1f' | format(value) }}</td>
+{% endfor %}</tr>{% endfor %}
+</tbody></table></div><p class="note">{{ table.source }}. Figures compare only on the same
+detections.</p>
+{% endfor %}
 {% if report.plots %}
 <h2>Plots</h2><div class="plots">
 {% for caption, svg in report.plots %}

@@ -197,6 +197,16 @@ def test_tracks_survive_the_disk(tmp_path: Path) -> None:
     assert times.tolist() == [1, 2, 3]
 
 
+def test_tracks_keep_their_masks(tmp_path: Path) -> None:
+    mask = encode_plane(np.eye(4, dtype=bool))
+    frames = [frame.with_fields(masks=(mask, None)) for frame in sequence(count=2).truth]
+    write_tracks(tmp_path / 'a.npz', frames, np.zeros(2, np.float32))
+    first, second = read_tracks(tmp_path / 'a.npz')[0][1].masks
+    assert second is None
+    assert first is not None
+    assert first.decode().tolist() == mask.decode().tolist()
+
+
 def test_the_fingerprint_follows_the_truth() -> None:
     own = sequence()
     other = replace(own, truth=(*own.truth[:-1], own.truth[0]))

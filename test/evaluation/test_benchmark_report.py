@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from base64 import b64decode
+from dataclasses import replace
 import io
 import json
+import math
 from pathlib import Path
 import re
 
@@ -19,8 +21,10 @@ from masa_ros.evaluation.benchmark_report import (
     write_report,
 )
 from masa_ros.evaluation.datasets.sequence import regular_stamps_ns, Sequence, with_ids
+from masa_ros.evaluation.published import TABLES
 from masa_ros.structures.frame import Frame
 from masa_ros.structures.instances import Instances, TrackedInstances
+from masa_ros.structures.masks import encode_crop
 import numpy as np
 from PIL import Image
 import pytest
@@ -128,8 +132,46 @@ def test_a_data_set_has_its_own_scores_and_published_figures(
         assert found.extra[1][column] == pytest.approx(1.0)
         assert found.extra[0][column] < 1
     page = render_report(found)
-    assert 'Published figures' in page
+    assert page.count('Published: ') >= 3
     assert 'MASA-SAM-B' in page
+
+
+@pytest.mark.parametrize('name', sorted(TABLES))
+def test_every_published_table_has_a_figure_for_each_column(name: str) -> None:
+    for table in TABLES[name]:
+        assert all(len(values) == len(table.columns) for values in table.rows.values())
+        assert all(math.isnan(value) or 0 < value < 100
+                   for values in table.rows.values() for value in values)
+
+
+def test_base_and_novel_classes_have_their_own_teta(tmp_path: Path) -> None:
+    whole = plan(tmp_path)
+    found = build_report('t', whole, run_benchmark(whole), 'tao', {'base': [1], 'novel': [3]})
+    row = found.extra[0]
+    assert row['TETA'] == pytest.approx((row['TETA base'] + row['TETA novel']) / 2)
+
+
+def test_segmentation_tracks_are_scored_by_their_masks(tmp_path: Path) -> None:
+    """Boxes are those of the truth, but one of the two classes has masks of the wrong half."""
+    whole = plan(tmp_path)
+    sequence = whole.sequences[0]
+    upper = [encode_crop(np.ones((10, 20), bool), *map(int, frame.boxes[0, :2]))
+             for frame in sequence.truth]
+    lower = [encode_crop(np.ones((15, 20), bool), *map(int, frame.boxes[1, :2]))
+             for frame in sequence.truth]
+    wrong = [encode_crop(np.ones((5, 20), bool), 50, int(frame.boxes[1, 1]))
+             for frame in sequence.truth]
+    truth = tuple(frame.with_fields(masks=(one, two))
+                  for frame, one, two in zip(sequence.truth, upper, lower, strict=True))
+    boxes = tuple(Instances.from_boxes(frame.boxes, class_ids=frame.class_ids).with_fields(
+        masks=(one, two)) for frame, one, two in zip(truth, upper, wrong, strict=True))
+    chosen = replace(whole, sequences=(replace(sequence, truth=truth),), strides=(1,),
+                     observers=(ObserverSpec('masks', 'm', lambda: lambda own: boxes),),
+                     trackers=whole.trackers[1:])
+    row = build_report('t', chosen, run_benchmark(chosen), 'bdd_mots').extra[0]
+    # The first class is perfect, MOTSA 1; all of the second are false and missed, MOTSA -1.
+    assert row['mMOTSA'] == pytest.approx(0)
+    assert row['mIDF1'] == pytest.approx(0.5)
 
 
 def test_files_are_valid(tmp_path: Path, scored: BenchmarkReport) -> None:

@@ -7,12 +7,14 @@ from dataclasses import replace
 from masa_ros.evaluation.datasets.sequence import Sequence, with_ids
 from masa_ros.evaluation.scores import (
     combine,
+    mask_overlap,
     matching_data,
     mean_over_classes,
     of_class,
     score_sequence,
 )
 from masa_ros.structures.instances import Instances, TrackedInstances, TrackState
+from masa_ros.structures.masks import encode_crop, RoiMask
 import numpy as np
 import pytest
 
@@ -141,3 +143,31 @@ def test_a_class_is_scored_apart() -> None:
               for class_id in (1, 2)}
     assert (tables[1]['FP'], tables[1]['FN']) == (1, 0)
     assert (tables[2]['FP'], tables[2]['FN']) == (0, 1)
+
+
+def rectangle(x0: int, y0: int, x1: int, y1: int) -> RoiMask:
+    return encode_crop(np.ones((y1 - y0, x1 - x0), bool), x0, y0)
+
+
+def test_masks_are_made_disjoint_before_they_are_compared() -> None:
+    # The better result takes the columns 5 to 10 of the other: 50 of 100 pixels are left to it,
+    # all within the truth (IoU 50 / 100); the better one shares 50 with it and covers 100.
+    truth = frame([A], [1]).with_fields(masks=(rectangle(0, 0, 10, 10),))
+    found = with_ids(Instances.from_boxes([A, [5, 0, 15, 10]], [0.5, 0.9]), [1, 2]).with_fields(
+        masks=(rectangle(0, 0, 10, 10), rectangle(5, 0, 15, 10)))
+    np.testing.assert_allclose(mask_overlap(truth, found), [[0.5, 1 / 3]])
+
+
+def test_an_object_without_a_mask_overlaps_nothing() -> None:
+    truth = frame([A, B], [1, 2]).with_fields(masks=(rectangle(0, 0, 10, 10), None))
+    found = frame([A, B], [1, 2]).with_fields(masks=(None, rectangle(20, 20, 30, 30)))
+    assert mask_overlap(truth, found).tolist() == [[0, 0], [0, 0]]
+    assert mask_overlap(truth, frame([], [])).shape == (2, 0)
+
+
+def test_scores_by_masks_and_by_boxes_differ() -> None:
+    truth = [frame([A], [1]).with_fields(masks=(rectangle(0, 0, 10, 10),))] * 2
+    found = [frame([A], [1]).with_fields(masks=(rectangle(0, 0, 4, 10),))] * 2
+    whole = sequence(truth)
+    assert score_sequence(whole, found).table()['MOTA'] == 1
+    assert score_sequence(whole, found, use_masks=True).table()['MOTA'] == -1
