@@ -24,7 +24,7 @@ ARGUMENTS = (
     ('loop', 'false', 'Whether the bag starts again at its end.'),
     ('image_topic', '', 'Topic of the images; empty takes the only one in the bag.'),
     ('detections_topic', '', 'Topic of the detections; empty takes the only one in the bag.'),
-    ('model', '', 'Model to run, such as classical or sam_vit_b.'),
+    ('model', '', 'Model to run, such as tiny or sam_vit_b.'),
     ('checkpoint', '', 'Weights file of the model.'),
     ('device', '', 'Device: auto, cpu, cuda or cuda:<index>.'),
     ('params_file', '', 'YAML file of parameters; config/tracker.yaml lists all of them.'),

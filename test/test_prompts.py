@@ -38,7 +38,8 @@ class Street:
 
     def __init__(self, model: Any = None, **settings: Any) -> None:
         self.pipeline = Pipeline(
-            PipelineConfig(**settings), model=model or ClassicalModel(ModelConfig()))
+            PipelineConfig(**settings),
+            model=model or ClassicalModel(ModelConfig(name='classical')))
         self.index = -1
 
     def see(
@@ -213,7 +214,7 @@ class Pointing(ClassicalModel):
 
 
 def test_a_model_that_understands_points_is_asked_first() -> None:
-    street = Street(Pointing(ModelConfig()))
+    street = Street(Pointing(ModelConfig(name='classical')))
     street.see((40, 80))
     added = street.ask(points=np.array([[60.0, 105.0]]))
     assert added.box.tolist() == [40, 80, 80, 130]

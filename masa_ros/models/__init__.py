@@ -33,7 +33,7 @@ class ModelConfig:
     """Which model runs, with which weights, where and how."""
 
     name: str = setting(
-        'classical', 'Model to run.', choices=tuple(CATALOG))
+        'tiny', 'Model to run.', choices=tuple(CATALOG))
     checkpoint: str = setting(
         '', 'Weights file of the backbone; empty takes the official file from the cache folder '
         '(see masa_ros weights).')

@@ -18,7 +18,7 @@ def parse(*words: str) -> argparse.Namespace:
 def test_without_options_everything_is_default() -> None:
     assert setting_values(parse()) == {}
     _, config = read_settings(parse())
-    assert config.model.name == 'classical'
+    assert config.model.name == 'tiny'
 
 
 def test_options_go_before_the_file_and_keep_the_rest_of_it(tmp_path: Path) -> None:
@@ -38,6 +38,26 @@ def test_a_detector_is_a_file_with_perhaps_its_classes() -> None:
     assert config.detector.class_file == 'b.txt'
     with pytest.raises(ValueError, match='with --detector'):
         setting_values(parse('--classes', 'b.txt'))
+
+
+def test_proposals_are_the_models_own_or_the_grids() -> None:
+    assert setting_values(parse('--proposals', 'grid')) == {'detector.name': 'grid'}
+    assert setting_values(parse('--proposals', 'own')) == {'detector.name': 'proposals'}
+    with pytest.raises(ValueError, match='both say who finds the boxes'):
+        setting_values(parse('--proposals', 'grid', '--detector', 'a.onnx'))
+
+
+def test_regions_are_one_file_and_any_number_of_polygons() -> None:
+    _, config = read_settings(parse(
+        '--ignore', 'own bonnet, left.png', '--ignore', '0,600 300,500 640,600.5',
+        '--ignore', '0,0 9,0 9,9', '--interest', '1,1 50,1 50,50'))
+    assert config.regions.ignore_image == 'own bonnet, left.png'
+    assert config.regions.ignore_polygons == ('0,600 300,500 640,600.5', '0,0 9,0 9,9')
+    assert config.regions.interest_polygons == ('1,1 50,1 50,50',)
+    with pytest.raises(ValueError, match='--interest has 2 files'):
+        setting_values(parse('--interest', 'a.png', '--interest', 'b.png'))
+    with pytest.raises(ValueError, match='at least three corners'):
+        read_settings(parse('--ignore', '1,2 3,4'))
 
 
 def test_the_parameter_file_of_the_node_is_read(root: Path) -> None:

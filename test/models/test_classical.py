@@ -16,7 +16,7 @@ Image = NDArray[np.uint8]
 
 
 def run(image: Image, boxes: object, **config: int) -> Instances:
-    model = build_model(ModelConfig(**config))  # type: ignore[arg-type]
+    model = build_model(ModelConfig(**{'name': 'classical', **config}))  # type: ignore[arg-type]
     return model.run([image], [Instances.from_boxes(np.asarray(boxes, np.float32))])[0]
 
 
@@ -72,7 +72,7 @@ def test_rows_come_back_in_order_with_boxes_scores_and_labels_untouched() -> Non
     given = Instances.from_boxes(
         np.array([[150, 150, 190, 190], [60.25, 50.5, 140, 130]]), scores=[0.2, 0.9],
         class_ids=[3, 1], labels=['grass', 'disk'])
-    found = build_model(ModelConfig()).run([image], [given])[0]
+    found = build_model(ModelConfig(name='classical')).run([image], [given])[0]
     np.testing.assert_array_equal(found.boxes, given.boxes)
     np.testing.assert_array_equal(found.scores, given.scores)
     np.testing.assert_array_equal(found.class_ids, given.class_ids)
@@ -83,8 +83,8 @@ def test_objects_above_the_mask_limit_are_flagged_and_still_embedded() -> None:
     image, _ = disk_image()
     given = Instances.from_boxes(
         [[60, 50, 140, 130], [10, 10, 50, 50], [120, 130, 180, 190]], scores=[0.5, 0.3, 0.8])
-    model = classical.ClassicalModel(ModelConfig())
-    model.reconfigure(ModelConfig(max_masks=2))
+    model = classical.ClassicalModel(ModelConfig(name='classical'))
+    model.reconfigure(ModelConfig(name='classical', max_masks=2))
     found = model.run([image], [given])[0]
     assert [mask is None for mask in found.masks] == [False, True, False]
     assert ((found.flags & Flag.MASK_SKIPPED) > 0).tolist() == [False, True, False]
@@ -103,7 +103,7 @@ def test_no_masks_at_all_can_be_asked_for() -> None:
 
 def test_proposals_are_refused_with_the_way_out() -> None:
     image, _ = disk_image()
-    model = build_model(ModelConfig())
+    model = build_model(ModelConfig(name='classical'))
     assert not model.can_propose
     with pytest.raises(ValueError, match=r'detections topic.*detector.name: onnx'):
         model.run([image], [None])
@@ -136,7 +136,7 @@ def test_images_of_one_call_do_not_influence_each_other() -> None:
     image, _ = disk_image()
     other = np.full((50, 300, 3), 77, np.uint8)
     box = Instances.from_boxes([[60, 50, 140, 130]])
-    together = build_model(ModelConfig()).run(
+    together = build_model(ModelConfig(name='classical')).run(
         [other, image], [Instances.from_boxes([[5, 5, 40, 40]]), box])[1]
     np.testing.assert_array_equal(together.embeddings, run(image, box.boxes).embeddings)
 
@@ -287,7 +287,7 @@ def test_embeddings_find_the_same_object_five_frames_later(
     # The nearest neighbour by dot product, as measured: 0.95, 1.00 and 1.00.
     folder = shared / 'data/sequences' / name
     truth = np.loadtxt(folder / 'gt/gt.txt', delimiter=',', usecols=range(6))
-    model = build_model(ModelConfig())
+    model = build_model(ModelConfig(name='classical'))
     right = total = 0
     for start in range(1, 62, 12):
         seen: list[tuple[NDArray[np.float32], NDArray[np.float64]]] = []

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 import json
+import pathlib
 from pathlib import Path
+import pickle
 from typing import Any
+import zlib
 
 from masa_ros.models import build_model, load, ModelConfig
 from masa_ros.models.classical import ClassicalModel
-from masa_ros.models.masa import check_boxes, MasaModel, place, resolve_device
+from masa_ros.models.masa import check_boxes, find_files, MasaModel, place, resolve_device
 from masa_ros.models.masa_network import MasaNetwork
 from masa_ros.models.model import Model, WeightsInfo
 from masa_ros.models.sam.architecture import ARCHITECTURES, VitArchitecture
@@ -85,7 +88,7 @@ def test_without_a_mask_model_every_object_is_flagged(r50: MasaNetwork) -> None:
 
 
 def test_masks_come_from_another_model_up_to_the_limit(r50: MasaNetwork) -> None:
-    model = masa(r50, ClassicalModel(ModelConfig()), max_masks=2)
+    model = masa(r50, ClassicalModel(ModelConfig(name='classical')), max_masks=2)
     given = Instances.from_boxes(BOXES, [0.2, 0.9, 0.5])
     found = model.run([picture(120, 160)], [given])[0]
     assert [mask is not None for mask in found.masks] == [False, True, True]
@@ -291,6 +294,174 @@ def test_adapter_alone_asks_for_its_sam_file(
     torch.save({'masa_adapter.0.fpn2.0.bias': torch.zeros(1)}, path)
     with pytest.raises(FileNotFoundError, match=r'sam_vit_l_0b3195\.pth'):
         load('sam_vitl', masa=str(path))
+
+
+def test_checkpoint_may_name_the_masa_file_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # What a user types: --model masa_r50 --checkpoint masa_r50.pth.
+    monkeypatch.setenv('MASA_ROS_WEIGHTS', str(tmp_path / 'cache'))
+    masa_file, sam_file = tmp_path / 'masa.pth', tmp_path / 'sam.pth'
+    entries = {'masa_adapter.0.a': torch.zeros(1), 'detector.backbone.pos_embed': torch.zeros(1)}
+    torch.save({'state_dict': entries}, masa_file)
+    torch.save({'image_encoder.pos_embed': torch.zeros(1, 64, 64, 768)}, sam_file)
+
+    def files(name: str, **settings: Any) -> list[Path]:
+        variant = VARIANTS[name]
+        return find_files(variant, ModelConfig(name=variant.model, **settings))
+    for name in VARIANTS:
+        assert files(name, checkpoint=str(masa_file)) == [masa_file]
+    assert files('sam_vitb', checkpoint=str(sam_file), adapter_checkpoint=str(masa_file)) == [
+        masa_file, sam_file]
+    # SAM's file alone is SAM's, for the encoder or for the masks; the adapter is looked up.
+    for name, settings in (('sam_vitb', {}), ('r50', {'mask_model': 'sam_vit_b'})):
+        with pytest.raises(FileNotFoundError, match=VARIANTS[name].file):
+            files(name, checkpoint=str(sam_file), **settings)
+    assert files('r50', checkpoint=str(masa_file), mask_model='sam_vit_b') == [masa_file]
+
+
+HOSTILE: dict[str, tuple[bytes, str]] = {
+    'empty': (b'', 'is empty'),
+    'cut off': (b'PK\x03\x04' + bytes(300), 'is cut off after 304 bytes'),
+    'pickle': (pickle.dumps({'state_dict': pathlib.PurePosixPath('/')}), 'was not loaded|damaged'),
+    'web page': (b'<html>sign in</html>', 'is a web page'),
+}
+
+
+@pytest.mark.parametrize('kind', sorted(HOSTILE))
+@pytest.mark.parametrize('name', sorted(VARIANTS))
+def test_hostile_files_are_refused_by_name_for_every_variant(
+    tmp_path: Path, name: str, kind: str,
+) -> None:
+    content, reason = HOSTILE[kind]
+    path = tmp_path / 'weights.pth'
+    path.write_bytes(content)
+    for setting in ('checkpoint', 'adapter_checkpoint'):
+        with pytest.raises(ValueError, match=reason) as raised:
+            build_model(ModelConfig(name=VARIANTS[name].model, **{setting: str(path)}))
+        assert str(path) in str(raised.value)
+
+
+@pytest.mark.parametrize('name', sorted(VARIANTS))
+def test_foreign_files_are_refused_with_what_they_look_like(tmp_path: Path, name: str) -> None:
+    path = tmp_path / 'resnet.pth'
+    torch.save({'layer4.2.conv3.weight': torch.zeros(2048, 512, 1, 1)}, path)
+    with pytest.raises(ValueError, match='looks like a torchvision ResNet-50 file') as raised:
+        build_model(ModelConfig(name=VARIANTS[name].model, checkpoint=str(path)))
+    assert f'{path} does not fit the variant {name}' in str(raised.value)
+    assert 'missing: ' in str(raised.value)
+
+
+@pytest.mark.parametrize('image', [
+    np.zeros((20, 30), np.uint8), np.zeros((20, 30, 1), np.uint8), np.zeros((20, 30, 4), np.uint8),
+    np.zeros((20, 30, 3), np.float32), np.zeros((0, 30, 3), np.uint8), 'photo.jpg', None])
+def test_what_is_no_rgb_picture_is_refused(
+    r50: MasaNetwork, small_sam: MasaNetwork, image: Any,
+) -> None:
+    for model in (masa(r50), sam_model(small_sam)):
+        with pytest.raises(ValueError, match=r'expected a non-empty \(height, width, 3\) uint8'):
+            model.run([image], [None])
+
+
+@pytest.mark.parametrize('size', [(1, 1), (37, 5000), (5000, 37), (2160, 3840), (3, 2)])
+def test_sam_variant_takes_any_image_size_with_masks(
+    small_sam: MasaNetwork, size: tuple[int, int],
+) -> None:
+    height, width = size
+    boxes = np.array([[0, 0, width, height], [0.2, 0.2, 0.8, 0.9],
+                      [-width, -height, 2 * width, 2 * height], [width, 0, 2 * width, height],
+                      [-9, -9, -4, -4]], np.float32)
+    model = sam_model(small_sam, proposal_score=0.0, max_proposals=3)
+    given, proposed = model.run([picture(*size)] * 2, [Instances.from_boxes(boxes), None])
+    for found in (given, proposed):
+        assert found.embeddings is not None
+        assert np.isfinite(found.embeddings).all()
+        for mask in found.masks:
+            assert mask is not None
+            assert mask.x_offset + mask.width <= width
+            assert mask.y_offset + mask.height <= height
+    masks = given.masks
+    assert masks[0] is not None
+    assert (masks[0].height, masks[0].width) == size
+    # Nothing is left of a box beyond the border but the margin inside it.
+    assert masks[4] is not None
+    assert masks[4].area == 0 or size == (1, 1)
+
+
+def test_sam_variant_takes_no_boxes_and_a_thousand(small_sam: MasaNetwork) -> None:
+    model = sam_model(small_sam, max_masks=5)
+    corners = np.random.default_rng(0).uniform(0, 100, (1000, 2))
+    many = Instances.from_boxes(
+        np.concatenate((corners, corners + 20), axis=1), np.linspace(0, 1, 1000))
+    none, thousand = model.run(
+        [picture(120, 160)] * 2, [Instances.from_boxes(np.zeros((0, 4))), many])
+    assert len(none) == 0
+    assert none.embeddings is not None
+    assert none.embeddings.shape == (0, 256)
+    assert thousand.embeddings is not None
+    assert thousand.embeddings.shape == (1000, 256)
+    assert [mask is not None for mask in thousand.masks] == [False] * 995 + [True] * 5
+
+
+def test_short_memory_means_fewer_images_at_once(
+    r50: MasaNetwork, monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = masa(r50)
+    model._portions.at_once = 4
+    forward = model._forward
+
+    def limited(pixels: torch.Tensor) -> Any:
+        if len(pixels) > 1:
+            raise torch.cuda.OutOfMemoryError('CUDA out of memory')
+        return forward(pixels)
+    monkeypatch.setattr(model, '_forward', limited)
+    images = [picture(120, 160, seed) for seed in range(3)]
+    found = model.run(images, [Instances.from_boxes(BOXES)] * 3)
+    assert model._portions.at_once == 1
+    alone = masa(r50).run(images[2:], [Instances.from_boxes(BOXES)])[0]
+    assert found[2].embeddings is not None
+    assert alone.embeddings is not None
+    assert np.allclose(found[2].embeddings, alone.embeddings, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.data
+@pytest.mark.parametrize('name', ['sam_vitb', 'gdino', 'detic'])
+def test_other_variants_from_published_files_give_the_authors_codes_numbers(
+    tmp_path: Path, shared: Path, make_weight: Callable[..., Any], name: str,
+) -> None:
+    reference = json.loads(
+        (Path(__file__).parent / 'reference_variants.json').read_text())['variants'][name]
+    keys = json.loads((shared / 'masa_keys' / f'{name}.json').read_text())
+    entries, checksum = {}, 0
+    for key in sorted(keys):
+        weight = make_weight(key, keys[key])
+        if not key.endswith('relative_position_index'):
+            checksum = zlib.crc32(weight.tobytes(), checksum)
+        entries[key] = torch.from_numpy(np.asarray(weight))
+    assert checksum == reference['weights_crc32']
+    path = tmp_path / 'weights.pth'
+    torch.save({'meta': {}, 'state_dict': entries}, path)
+    del entries
+    score, most = (0.05, 100) if name == 'detic' else (0.02, 50)
+    model = build_model(ModelConfig(
+        name=VARIANTS[name].model, checkpoint=str(path), device='cpu', proposal_score=score,
+        max_proposals=most))
+    vectors = np.load(shared / 'golden' / 'r50.npz')
+    image = np.ascontiguousarray(vectors['image_bgr'][:, :, ::-1])
+    given, proposed = model.run([image, image], [
+        Instances.from_boxes(vectors['boxes_orig']), None])
+    assert given.embeddings is not None
+    limit = 1e-5 * reference['largest_embedding']
+    assert np.abs(given.embeddings[:, :8] - reference['embeddings']).max() < limit
+    assert len(proposed) == reference['count']
+    # The best boxes, in any order of near ties.
+    distance = np.abs(proposed.boxes[:, None] - np.array(reference['boxes'])[None]).max(axis=2)
+    assert distance.min(axis=0).max() < 0.01
+    assert np.abs(proposed.scores[distance.argmin(axis=0)] - reference['scores']).max() < 1e-5
+    if 'mask_qualities' in reference:
+        qualities = given.mask_qualities[2:6]
+        assert np.abs(qualities - reference['mask_qualities']).max() < 1e-5
 
 
 @pytest.mark.slow

@@ -20,7 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 import pytest
 
 FAKE_TRACKER = Path(__file__).with_name('fake_tracker.py')
-TIMEOUT_S = 20.0
+TIMEOUT_S = 60.0
 
 
 def free_domain() -> int:

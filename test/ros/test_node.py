@@ -425,7 +425,7 @@ def test_the_default_model_tracks_given_boxes(robot: Robot, root: Path) -> None:
     answers = [robot.track([[20, 30, 50, 60]], np.roll(pixels, step, axis=1))
                for step in range(3)]
     assert Counter(entry.id for answer in answers for entry in answer.objects) == {1: 3}
-    assert answers[0].fingerprint.startswith('classical@')
+    assert answers[0].fingerprint.startswith('tiny@')
     mask = convert.decode_mask(answers[0].objects[0])
     assert mask is not None
     assert mask.mean() > 0.8
