@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +16,25 @@ import yaml
 def add_settings(parser: argparse.ArgumentParser) -> None:
     """Add the options that `read_settings` reads."""
     group = parser.add_argument_group('what does the work')
-    group.add_argument('--model', help='model, such as classical (the default) or sam_vit_b')
+    group.add_argument('--model', help='model, such as tiny (the default), classical or sam_vit_b')
     group.add_argument('--checkpoint', metavar='FILE', help='weights of the model')
     group.add_argument('--device', help='auto, cpu, cuda or cuda:<index>')
     group.add_argument('--detector', metavar='NAME[:WHAT]', help='who finds the boxes: an .onnx '
                        'file, torchvision:ARCHITECTURE, grounding_dino, detic, proposals or grid; '
                        'see docs/detectors.md')
+    group.add_argument('--proposals', choices=('own', 'grid'), help="who finds objects of any "
+                       "kind: the model's own proposals, or SAM's grid of points (slow); the same "
+                       'as --detector proposals and --detector grid')
     group.add_argument('--text', help='classes to find, separated by dots, such as '
                        '"car . traffic cone"; alone it takes the detector that goes with the '
                        'model (detic for masa_detic, else grounding_dino)')
     group.add_argument('--classes', metavar='FILE', help='text file with the class names of the '
                        'detector, one per line')
+    group.add_argument('--ignore', metavar='REGION', action='append', default=[],
+                       help='leave out objects in a part of the image: an image file (where it is '
+                       'not black) or a polygon such as "0,600 300,500 640,600"; may be repeated')
+    group.add_argument('--interest', metavar='REGION', action='append', default=[],
+                       help='leave out objects outside: the same, the other way round')
     group.add_argument('--config', metavar='FILE', help='YAML file of settings, such as '
                        'config/tracker.yaml; options given here go before it')
     group.add_argument('--set', metavar='NAME=VALUE', action='append', default=[],
@@ -69,6 +77,10 @@ def setting_values(args: argparse.Namespace) -> dict[str, Any]:
         values[name.strip()] = yaml.safe_load(value)
     options = {'model.name': args.model, 'model.checkpoint': args.checkpoint,
                'model.device': args.device}
+    if args.proposals:
+        if args.detector:
+            raise ValueError('--proposals and --detector both say who finds the boxes; give one')
+        options['detector.name'] = {'own': 'proposals', 'grid': 'grid'}[args.proposals]
     if args.detector:
         options |= {f'detector.{name}': value
                     for name, value in read_choice(args.detector).items()}
@@ -76,12 +88,30 @@ def setting_values(args: argparse.Namespace) -> dict[str, Any]:
         options |= {'detector.text': args.text, 'detector.class_file': args.classes}
     elif args.classes:
         raise ValueError('--classes names the classes of a detector; give it with --detector')
+    for kind in ('ignore', 'interest'):
+        options |= _regions(kind, getattr(args, kind))
     values.update({name: value for name, value in options.items() if value is not None})
     known = described()
     for name in values:
         if name not in known:
             raise ValueError(unknown_name_error(name, known))
     return values
+
+
+def _regions(kind: str, texts: Sequence[str]) -> dict[str, Any]:
+    """Read ``--ignore`` or ``--interest``: one image file, and any number of polygons."""
+    polygons = [text for text in texts if ' ' in text.strip() and ',' in text
+                and not Path(text).suffix.lower().lstrip('.').isalpha()]
+    files = [text for text in texts if text not in polygons]
+    if len(files) > 1:
+        raise ValueError(f'--{kind} has {len(files)} files ({", ".join(files)}), expected one; '
+                         'draw all regions into it, or give polygons')
+    found: dict[str, Any] = {}
+    if files:
+        found[f'regions.{kind}_image'] = files[0]
+    if polygons:
+        found[f'regions.{kind}_polygons'] = polygons
+    return found
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

@@ -72,6 +72,7 @@ class Totals:
     started_s: float = field(default_factory=time.monotonic)
     tracks: set[bytes] = field(default_factory=set)
     rejected: int = 0
+    ignored: int = 0
     without_boxes: int = 0
     resets: Counter[str] = field(default_factory=Counter)
 
@@ -158,6 +159,7 @@ def _process(
     outputs.write(item.frame, result, item.recorded_ns, skipped, totals.resets[stream])
     totals.frames += 1
     totals.rejected += result.rejected_detections
+    totals.ignored += result.ignored
     totals.tracks.update(result.tracks.uuids)
 
 
@@ -202,6 +204,7 @@ def _print_summary(totals: Totals, recording: Input, outputs: TrackOutputs) -> N
     print(f'tracked  {totals.frames} frames, {len(totals.tracks)} tracks, '
           f'{totals.frames / max(seconds, 1e-9):.1f} frames per second')
     for count, text in ((totals.rejected, 'given boxes could not be used'),
+                        (totals.ignored, 'objects were left out in ignored regions'),
                         (totals.without_boxes, 'images had no boxes in time'),
                         (totals.resets.total(), 'jumps of the clock; ids started anew')):
         if count:

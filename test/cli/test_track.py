@@ -110,6 +110,24 @@ def test_a_second_run_gives_the_same_ids_and_texts(
     assert not (tmp_path / 'again' / 'overlay.webm').exists()
 
 
+def test_objects_in_an_ignored_region_are_left_out(
+    result: Path, street: Recording, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert street.truth is not None
+    right, bottom = street.truth.width_px, street.truth.height_px
+    middle = right // 2
+    assert track(street.bag, '--out', tmp_path / 'out', '--no-overlay', '--ignore',
+                 f'{middle},0 {right},0 {right},{bottom} {middle},{bottom}') == 0
+    assert 'in ignored regions' in capsys.readouterr().out
+    centers = [(entry.boxes[entry.seen, 0] + entry.boxes[entry.seen, 2]) / 2
+               for _, entry in tracks_of(tmp_path / 'out' / BAG)]
+    assert sum(map(len, centers)) > 0
+    assert max(float(found.max(initial=0)) for found in centers) <= middle + 1
+    everywhere = [(entry.boxes[entry.seen, 0] + entry.boxes[entry.seen, 2]) / 2
+                  for _, entry in tracks_of(result / BAG)]
+    assert max(float(found.max(initial=0)) for found in everywhere) > middle + 1
+
+
 def test_results_are_only_replaced_when_asked(
     street: Recording, tmp_path: Path, capsys: pytest.CaptureFixture[str],
 ) -> None:

@@ -3,7 +3,8 @@ The real node with a model that needs neither weights nor time; run as a script.
 
 The model gives every box a full mask and the mean color of its pixels as embedding. It proposes
 one box, the right half of the image, when PROPOSES=1. SLOW_S delays every frame, FAIL_FILE makes
-loading fail while that file is missing.
+loading fail while that file is missing. DETECTS=1 adds a detector that looks for any class that is
+named, and finds one box in the left half for each.
 """
 
 from __future__ import annotations
@@ -72,9 +73,40 @@ class FakeModel:
         pass
 
 
+class FakeDetector:
+    name = 'fake'
+    open_vocabulary = True
+
+    def __init__(self) -> None:
+        self.class_names: tuple[str, ...] = ()
+
+    def warm_up(self) -> None:
+        pass
+
+    def detect(self, images: Sequence[NDArray[np.uint8]]) -> list[Instances]:
+        names = self.class_names[:4]
+        boxes = [[8 * row, 4, 8 * row + 6, 40] for row in range(len(names))]
+        return [Instances.from_boxes(np.array(boxes, np.float32).reshape(-1, 4), labels=names)
+                for _ in images]
+
+    def set_classes(self, names: Sequence[str]) -> None:
+        if not names or 'nonsense' in names:
+            raise ValueError('expected classes that are no nonsense')
+        self.class_names = tuple(names)
+
+    def reconfigure(self, config: Any) -> None:
+        if config.classes:
+            self.set_classes(config.classes)
+
+    def close(self) -> None:
+        pass
+
+
 def main() -> int:
     from masa_ros.ros.node import main as run_node
-    with patch('masa_ros.pipeline.build_model', FakeModel):
+    detector = FakeDetector() if os.environ.get('DETECTS') == '1' else None
+    with (patch('masa_ros.pipeline.build_model', FakeModel),
+          patch('masa_ros.pipeline.build_detector', lambda *_: detector)):
         return run_node()
 
 

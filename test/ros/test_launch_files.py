@@ -82,6 +82,39 @@ def test_only_given_arguments_reach_the_node(root: Path) -> None:
     assert values[1] == {'model.name': 'sam_vit_b', 'compressed': True}
 
 
+def test_the_topics_of_one_camera_are_remapped(root: Path) -> None:
+    from launch.launch_context import LaunchContext
+    module = load(root, 'tracker.launch.py')
+    context = LaunchContext()
+    context.launch_configurations.update(
+        image_topic='/camera/image', detections_topic='', camera_info_topic='')
+    assert module._remappings(context, []) == [
+        ('~/input/image', '/camera/image'), ('~/input/detections', 'detections'),
+        ('~/input/camera_info', 'camera_info')]
+
+
+def test_the_topics_of_several_cameras_carry_their_names(root: Path) -> None:
+    from launch.launch_context import LaunchContext
+    from launch_ros.utilities import evaluate_parameters
+    module = load(root, 'tracker.launch.py')
+    node = started(module, cameras='front, left', text='car . bus',
+                   image_topic='/sensors/{camera}/image')[0]
+    context = LaunchContext()
+    context.launch_configurations.update(
+        cameras='front, left', text='car . bus', image_topic='/sensors/{camera}/image',
+        detections_topic='', camera_info_topic='')
+    values = evaluate_parameters(context, node._Node__parameters)[0]
+    assert list(values['cameras']) == ['front', 'left']
+    assert values['detector.text'] == 'car . bus'
+    assert module._remappings(context, ['front', 'left'])[:3] == [
+        ('~/front/input/image', '/sensors/front/image'),
+        ('~/left/input/image', '/sensors/left/image'),
+        ('~/front/input/detections', 'front/detections')]
+    context.launch_configurations['image_topic'] = '/one'
+    with pytest.raises(RuntimeError, match='must stand in it'):
+        module._remappings(context, ['front', 'left'])
+
+
 def test_a_replay_finds_the_topics_of_the_bag(root: Path, tmp_path: Path) -> None:
     from masa_ros.ros import convert
     from masa_ros.structures.instances import Instances

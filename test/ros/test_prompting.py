@@ -232,6 +232,36 @@ def test_classes_cannot_be_set_without_a_detector(prompted: Robot) -> None:
     assert not answer.success
 
 
+def test_a_text_changes_what_is_found_in_the_very_next_image(robot: Robot) -> None:
+    from masa_ros.srv import SetClasses, SetText
+    robot.start('policy:=every', 'tracker.label_memory:=0.0', DETECTS='1')
+    robot.listen_tracks()
+
+    def found() -> list[str]:
+        message = robot.answer(robot.send_image(picture()))
+        return [entry.label for entry in message.objects
+                if entry.state <= entry.STATE_TRACKED]
+    assert found() == []
+    answer = robot.call(SetText, '/tracker/set_text', SetText.Request(text='car . traffic cone'))
+    assert answer.success
+    assert list(answer.classes) == ['car', 'traffic cone']
+    assert found() == ['car', 'traffic cone']
+    answer = robot.call(SetClasses, '/tracker/set_classes', SetClasses.Request(classes=['dog']))
+    assert (answer.success, list(answer.classes)) == (True, ['dog'])
+    assert found() == ['dog']
+    # Another setting must not bring the classes of the start back.
+    assert robot.set_parameter('tracker.match_threshold', 0.55)[0]
+    assert found() == ['dog']
+    refused = robot.call(SetText, '/tracker/set_text', SetText.Request(text='nonsense'))
+    assert not refused.success
+    assert 'the classes stay: expected classes that are no nonsense' in refused.message
+    assert found() == ['dog']
+    many = [f'class {number}' for number in range(200)]
+    answer = robot.call(SetClasses, '/tracker/set_classes', SetClasses.Request(classes=many))
+    assert list(answer.classes) == many
+    assert found() == many[:4]
+
+
 def test_prompts_of_several_cameras_name_theirs(robot: Robot) -> None:
     from masa_ros.msg import TrackedObjectArray
     from sensor_msgs.msg import Image
