@@ -13,7 +13,7 @@ from masa_ros.structures.instances import Instances
 from masa_ros.structures.settings import from_mapping
 from masa_ros.training import masa
 from masa_ros.training import train as trainer
-from masa_ros.training.config import TrainConfig
+from masa_ros.training.config import load_config, TrainConfig
 from masa_ros.training.corpus import Corpus, write_corpus
 from masa_ros.training.dataset import collate
 from masa_ros.training.masa import export, load_student, MasaStudent, MasaTrainable, student_of
@@ -174,6 +174,20 @@ def test_validation_of_a_variant_runs(
     scores = trainable.validate(trainable.network, dataset)
     assert 0 <= scores['retrieval'] <= 1
     assert 0 <= scores['recall'] <= 1
+
+
+@pytest.mark.usefixtures('small')
+@pytest.mark.parametrize('name', ['train_paper', 'train_reference', 'train_track_head'])
+def test_shipped_recipes_of_variants_run(
+    recipe: dict[str, object], root: Path, tmp_path: Path, name: str,
+) -> None:
+    config = load_config(root / f'config/{name}.yaml', {
+        'run': str(tmp_path / name), 'data.corpus': recipe['data.corpus'], 'data.workers': 0,
+        'views.size': 64, 'steps': 1, 'batch': 2, 'model': 'masa_sam_vit_b',
+        'optim.warmup_steps': 1, 'precision': 'bfloat16'})
+    newest = train(config)
+    assert torch.load(newest, weights_only=True)['step'] == 1
+    assert newest.with_name('masa.pth').is_file()
 
 
 def test_an_exported_file_has_the_authors_names(tmp_path: Path) -> None:
