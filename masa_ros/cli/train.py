@@ -101,7 +101,8 @@ def _on_images(
     if world > 1:
         distributed.barrier()  # Every process has its shards.
     if rank == 0:
-        write_corpus(place / 'corpus', read_proposals(shards))
+        # Decoding costs nothing beside an encoder of a hundred million parameters.
+        write_corpus(place / 'corpus', read_proposals(shards), packed=config.model != 'tiny')
     if world > 1:
         distributed.barrier()
     return config

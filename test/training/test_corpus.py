@@ -4,6 +4,7 @@ from pathlib import Path
 
 from masa_ros.structures.masks import encode_plane, RoiMask
 from masa_ros.training.corpus import Corpus, LabelledImage, write_corpus
+from masa_ros.training.labels import labelled
 import numpy as np
 import pytest
 
@@ -70,3 +71,16 @@ def test_frames_of_a_clip_keep_their_identities(tmp_path: Path) -> None:
     assert read.identities is not None
     np.testing.assert_array_equal(read.identities, [7, 9])
     assert corpus[1].identities is None
+
+
+def test_packed_images_differ_by_little_and_take_less(tmp_path: Path) -> None:
+    image = np.tile(np.arange(160, dtype=np.uint8)[None, :, None], (120, 1, 3))
+    items = [labelled(name, 's', image[:size], [], [], False)
+             for name, size in (('a', 120), ('b', 70))]
+    raw, packed = write_corpus(tmp_path / 'raw', items), write_corpus(
+        tmp_path / 'packed', items, packed=True)
+    for index, size in enumerate((120, 70)):
+        assert packed.image(index).shape == (size, 160, 3)
+        assert np.abs(packed.image(index).astype(int) - raw.image(index)).max() <= 3
+    sizes = [(tmp_path / name / 'images.bin').stat().st_size for name in ('raw', 'packed')]
+    assert sizes[1] < sizes[0] / 4
