@@ -11,6 +11,7 @@ from masa_ros.detectors.selection import ClassConfig, ClassRules, Vocabulary
 from masa_ros.ros.convert import LabelTable
 from masa_ros.ros.parameters import DetectionsConfig
 from masa_ros.ros.upstream.arrival import Arrival
+from masa_ros.ros.upstream.cdr import read_message
 from masa_ros.ros.upstream.found import Found
 from masa_ros.ros.upstream.placement import (
     DetectorSize,
@@ -102,10 +103,9 @@ class DetectionReader:
     def _deserialize(
         self, part: Arrival, index: int, problems: Counter[str],
     ) -> Found | None:
-        from rclpy.serialization import deserialize_message
         try:
             kind = part.kind.message_class()
-            messages = [deserialize_message(payload, kind) for payload in part.payloads]
+            messages = [read_message(part.kind.name, payload, kind) for payload in part.payloads]
             found = part.kind.reader()(messages, self._labels[index])
         except Exception:
             # Whatever a sender puts on the wire: its message is lost, the image is not.

@@ -44,7 +44,8 @@ def read_array(messages: Sequence[Any], labels: LabelTable) -> Found:
         if mask.height > 0 and mask.width > 0:
             size = size or (int(mask.height), int(mask.width))
         if len(mask.data):
-            points = np.array([(point.x, point.y) for point in mask.data], np.float64)
+            points = mask.data if isinstance(mask.data, np.ndarray) else np.array(
+                [(point.x, point.y) for point in mask.data], np.float64)
             masks[row], reason = polygon_mask(points, int(mask.height), int(mask.width))
             if reason:
                 problems[reason] += 1
