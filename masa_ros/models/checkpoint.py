@@ -253,9 +253,10 @@ def load_backbone(network: MasaNetwork, path: str | Path) -> None:
          for name, shape in wanted.items()}, strict=False, assign=True)
 
 
-def holds_sam(path: str | Path) -> bool:
-    """Whether a MASA file holds SAM's weights too, as the published ones do."""
-    return any(name.startswith('detector.') for name in read_entries(path))
+def lacks_sam(path: str | Path) -> bool:
+    """Whether a file holds an adapter without SAM's weights, unlike the published ones."""
+    parts = {name.split('.')[0] for name in read_entries(path)}
+    return 'masa_adapter' in parts and 'detector' not in parts
 
 
 def _sam_entries(path: str | Path, variant: Variant) -> dict[str, Tensor]:

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from masa_ros.models import build_model, ModelConfig, weights
-from masa_ros.models.checkpoint import holds_sam, load_network
+from masa_ros.models.checkpoint import identify, lacks_sam, load_network, read_entries
 from masa_ros.models.cpu import speed_up_linears
 from masa_ros.models.masa_network import Encoded, MasaNetwork, ProposalRule
+from masa_ros.models.memory import Portions
 from masa_ros.models.model import Model, WeightsInfo
 from masa_ros.models.preprocess import equal_sizes, prepare, Prepared
 from masa_ros.models.variants import find_variant, InputRule, Variant
@@ -74,7 +75,10 @@ def build(config: ModelConfig, input_rule: InputRule | None = None) -> MasaModel
     network = load_network(variant, *files)
     mask_model = None
     if config.mask_model != 'none' and not variant.has_sam:
-        mask_model = build_model(replace(config, name=config.mask_model, adapter_checkpoint=''))
+        taken = config.checkpoint and Path(config.checkpoint).expanduser() in files
+        mask_model = build_model(replace(
+            config, name=config.mask_model, adapter_checkpoint='',
+            checkpoint='' if taken else config.checkpoint))
     return MasaModel(network, config, weights.info(files), mask_model, input_rule, files[0])
 
 
@@ -82,17 +86,29 @@ def find_files(variant: Variant, config: ModelConfig) -> list[Path]:
     """
     Find the MASA file and, where it leaves SAM's weights out, the SAM file.
 
-    Each is the one that the configuration names, or the published one in the weights folder.
+    Each is the one that the configuration names, or the published one in the weights folder. As
+    the published MASA files hold all that their variant needs, ``checkpoint`` may name one too.
     """
-    if not variant.file and not config.adapter_checkpoint:
+    adapter, sam = config.adapter_checkpoint, config.checkpoint
+    if sam and not adapter and _is_for_masa(variant, config):
+        adapter, sam = sam, ''
+    if not variant.file and not adapter:
         raise FileNotFoundError(
             f'no adapter was published for {variant.model}; set adapter_checkpoint to one that '
             'you trained, or choose masa_sam_vit_b or masa_sam_vit_h')
-    files = [weights.find(variant.model, config.adapter_checkpoint) if variant.file
-             else Path(config.adapter_checkpoint)]
-    if variant.has_sam and (config.checkpoint or not holds_sam(files[0])):
-        files.append(weights.find(variant.backbone, config.checkpoint))
+    files = [weights.find(variant.model, adapter) if variant.file else Path(adapter)]
+    if variant.has_sam and (sam or lacks_sam(files[0])):
+        files.append(weights.find(variant.backbone, sam))
     return files
+
+
+def _is_for_masa(variant: Variant, config: ModelConfig) -> bool:
+    """Whether the file that ``checkpoint`` names stands for the MASA file, not for SAM's."""
+    if not variant.has_sam and config.mask_model == 'none':
+        return True
+    path = Path(config.checkpoint).expanduser()
+    return path.is_file() and not identify(read_entries(path)).startswith(
+        ('sam_vit_', 'mobile_sam'))
 
 
 def resolve_device(name: str) -> torch.device:
@@ -184,6 +200,7 @@ class MasaModel:
         self.network = place(network, self._device, _DTYPES[config.precision])
         self._forward: Callable[[Tensor], Encoded] = (
             torch.compile(self.network) if config.compile else self.network)
+        self._portions = Portions('images', _IMAGES_AT_ONCE[self._device.type])
         self._segmenter: Any = None
         if network.variant.has_sam:
             from masa_ros.models.sam.decoder import BoxDecoder
@@ -254,17 +271,12 @@ class MasaModel:
         if self._device.type == 'cuda':
             torch.cuda.empty_cache()
 
-    def _batches(self, prepared: Sequence[Prepared]) -> list[list[int]]:
-        """Group the indices of images that go through the network together."""
-        most = _IMAGES_AT_ONCE[self._device.type]
-        return [group[start:start + most] for group in equal_sizes(prepared)
-                for start in range(0, len(group), most)]
-
     def _encoded(self, images: Sequence[NDArray[np.uint8]]) -> Iterator[EncodedBatch]:
         """Encode one batch after the other, so that only one takes memory at a time."""
         prepared = [prepare(image, self.input_rule, self._device) for image in images]
-        for rows in self._batches(prepared):
-            yield self._encode_batch(rows, prepared, images)
+        for group in equal_sizes(prepared):
+            yield from self._portions.run(len(group), lambda part, group=group: (  # type: ignore
+                self._encode_batch(group[part], prepared, images)))
 
     def _encode_batch(
         self, rows: list[int], prepared: Sequence[Prepared], images: Sequence[NDArray[np.uint8]],

@@ -58,6 +58,27 @@ class Prepared:
         return (boxes.cpu() * factors).numpy()
 
 
+def check_image(image: object) -> None:
+    """
+    Refuse what is no picture.
+
+    Raises
+    ------
+    ValueError
+        If it is not a non-empty ``(H, W, 3)`` uint8 array; the message says what came.
+
+    """
+    if isinstance(image, np.ndarray):
+        if (image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3
+                and image.size > 0):
+            return
+        came = f'{image.dtype} array of shape {image.shape}'
+    else:
+        came = type(image).__name__
+    raise ValueError(
+        f'image is a {came}, expected a non-empty (height, width, 3) uint8 RGB array')
+
+
 def prepare(image: NDArray[np.uint8], rule: InputRule, device: torch.device) -> Prepared:
     """
     Scale, normalize and pad an image on the device.
@@ -77,12 +98,7 @@ def prepare(image: NDArray[np.uint8], rule: InputRule, device: torch.device) -> 
         If the image is not a non-empty ``(H, W, 3)`` uint8 array.
 
     """
-    if (not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3
-            or image.shape[2] != 3 or image.size == 0):
-        came = (f'{image.dtype} array of shape {image.shape}' if isinstance(image, np.ndarray)
-                else type(image).__name__)
-        raise ValueError(f'image is a {came}, expected a non-empty (height, width, 3) uint8 RGB '
-                         'array')
+    check_image(image)
     height, width = image.shape[:2]
     size = rule.scaled_size(height, width)
     if device.type == 'cpu':

@@ -336,9 +336,11 @@ def test_hostile_files_are_refused_by_name_for_every_variant(
     content, reason = HOSTILE[kind]
     path = tmp_path / 'weights.pth'
     path.write_bytes(content)
-    for setting in ('checkpoint', 'adapter_checkpoint'):
+    config = ModelConfig(name=VARIANTS[name].model)
+    for named in (replace(config, checkpoint=str(path)),
+                  replace(config, adapter_checkpoint=str(path))):
         with pytest.raises(ValueError, match=reason) as raised:
-            build_model(ModelConfig(name=VARIANTS[name].model, **{setting: str(path)}))
+            build_model(named)
         assert str(path) in str(raised.value)
 
 
@@ -370,7 +372,7 @@ def test_sam_variant_takes_any_image_size_with_masks(
     height, width = size
     boxes = np.array([[0, 0, width, height], [0.2, 0.2, 0.8, 0.9],
                       [-width, -height, 2 * width, 2 * height], [width, 0, 2 * width, height],
-                      [-9, -9, -4, -4]], np.float32)
+                      [-5 * width, -5 * height, -4 * width, -4 * height]], np.float32)
     model = sam_model(small_sam, proposal_score=0.0, max_proposals=3)
     given, proposed = model.run([picture(*size)] * 2, [Instances.from_boxes(boxes), None])
     for found in (given, proposed):
@@ -383,9 +385,9 @@ def test_sam_variant_takes_any_image_size_with_masks(
     masks = given.masks
     assert masks[0] is not None
     assert (masks[0].height, masks[0].width) == size
-    # Nothing is left of a box beyond the border but the margin inside it.
+    # A box far beyond the border has nothing to show.
     assert masks[4] is not None
-    assert masks[4].area == 0 or size == (1, 1)
+    assert masks[4].area == 0
 
 
 def test_sam_variant_takes_no_boxes_and_a_thousand(small_sam: MasaNetwork) -> None:

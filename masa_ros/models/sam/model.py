@@ -8,7 +8,9 @@ from typing import Any
 
 from masa_ros.models import ModelConfig, weights
 from masa_ros.models.masa import check_boxes, resolve_device
+from masa_ros.models.memory import Portions
 from masa_ros.models.model import WeightsInfo
+from masa_ros.models.preprocess import check_image
 from masa_ros.models.sam import grid
 from masa_ros.models.sam.checkpoint import load_network
 from masa_ros.models.sam.decoder import BoxDecoder
@@ -88,6 +90,7 @@ class SamModel:
         self._segmenter: Any = BoxSegmenter(
             BoxDecoder(network.prompt_encoder, network.mask_decoder, dtype, config.compile),
             _BOXES_AT_ONCE[self._device.type])
+        self._portions = Portions('images', _IMAGES_AT_ONCE[self._device.type])
         self._grid_settings = grid_settings
         self._warned = False
 
@@ -106,20 +109,23 @@ class SamModel:
         Raises
         ------
         ValueError
-            If the numbers of images and detections differ, or a box is not finite or inverted.
+            If the numbers of images and detections differ, an image is no RGB image, or a box is
+            not finite or inverted.
 
         """
         if len(images) != len(detections):
             raise ValueError(f'{len(images)} images but {len(detections)} sets of detections')
-        for found in detections:
+        for image, found in zip(images, detections, strict=True):
+            check_image(image)
             if found is not None:
                 check_boxes(found.boxes)
-        results = []
-        most = _IMAGES_AT_ONCE[self._device.type]
-        for start in range(0, len(images), most):
-            part = slice(start, start + most)
+
+        def encode_part(part: slice) -> tuple[slice, Tensor, list[Geometry]]:
             batch, geometries = to_batch(images[part], self._device, self._side)
-            embeddings = self._encode(batch)
+            return part, self._encode(batch), geometries
+
+        results = []
+        for part, embeddings, geometries in self._portions.run(len(images), encode_part):
             for image, found, embedding, geometry in zip(
                     images[part], detections[part], embeddings, geometries, strict=True):
                 results.append(

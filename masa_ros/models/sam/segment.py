@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-
+from masa_ros.models.memory import Portions
 from masa_ros.models.sam.decoder import BoxDecoder
 from masa_ros.models.sam.postprocess import MARGIN, masks_from_logits, Regions
 from masa_ros.models.sam.preprocess import Geometry
@@ -12,8 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 import torch
 from torch import Tensor
-
-_LOG = logging.getLogger(__name__)
 
 
 class BoxSegmenter:
@@ -32,7 +29,12 @@ class BoxSegmenter:
 
     def __init__(self, decoder: BoxDecoder, at_once: int = 32) -> None:
         self._decoder = decoder
-        self.at_once = at_once
+        self._portions = Portions('masks', at_once)
+
+    @property
+    def at_once(self) -> int:
+        """Boxes that are decoded together now."""
+        return self._portions.at_once
 
     @torch.no_grad()
     def segment(
@@ -65,7 +67,7 @@ class BoxSegmenter:
 
         Raises
         ------
-        torch.cuda.OutOfMemoryError
+        MemoryError
             If there is not even room for one box.
 
         """
@@ -76,27 +78,13 @@ class BoxSegmenter:
         image = self._decoder.prepare(embedding)
         regions = Regions.around(boxes, geometry, margin)
         prompts = torch.from_numpy(geometry.to_input(boxes)).to(embedding.device)
-        while len(masks) < len(boxes):
-            rows = slice(len(masks), len(masks) + self.at_once)
-            part = regions.select(rows)
-            try:
-                logits, quality = self._decoder.decode(image, prompts[rows], part.windows)
-                made = masks_from_logits(logits, part, geometry)
-            except RuntimeError as error:
-                self._make_room(error)
-                continue
-            masks += made
-            qualities.append(quality.cpu().numpy())
-        return masks, np.concatenate(qualities)
 
-    def _make_room(self, error: RuntimeError) -> None:
-        """Halve the number of boxes decoded together, or give up."""
-        # On the CPU torch raises a plain RuntimeError that starts with the allocator's name.
-        short = (isinstance(error, torch.cuda.OutOfMemoryError)
-                 or 'DefaultCPUAllocator' in str(error))
-        if not short or self.at_once == 1:
-            raise error
-        self.at_once //= 2
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-        _LOG.warning('out of memory: masks are now decoded %d at a time', self.at_once)
+        def decode(rows: slice) -> tuple[list[RoiMask], NDArray[np.float32]]:
+            part = regions.select(rows)
+            logits, quality = self._decoder.decode(image, prompts[rows], part.windows)
+            return masks_from_logits(logits, part, geometry), quality.cpu().numpy()
+
+        for made, quality in self._portions.run(len(boxes), decode):
+            masks += made
+            qualities.append(quality)
+        return masks, np.concatenate(qualities)
