@@ -1,10 +1,11 @@
 """
-Count parameters and multiply-adds of the MASA variants for a 720p frame, without running them.
+Count parameters and multiply-adds of all variants for a 720p frame, without running them.
 
 Pooling, suppression, norms and activations are left out, as usual. A floating point operation
-count is twice these figures.
+count is twice these figures. The mask decoder is counted over the whole image for each box, an
+upper bound: masks are upscaled around their boxes only.
 
-    ./scripts/with_env python benchmarks/masa_flops.py
+    ./scripts/with_env python benchmarks/masa_flops.py --out benchmarks/masa_flops.json
 
 """
 
@@ -13,10 +14,15 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Sequence
 import json
+from pathlib import Path
+import sys
 from typing import Any
 
 from masa_ros.models.checkpoint import published_entries
 from masa_ros.models.masa_network import MasaNetwork
+from masa_ros.models.sam.architecture import ARCHITECTURES, build_network
+from masa_ros.models.sam.decoder import BoxDecoder
+from masa_ros.models.sam.encoder import encode
 from masa_ros.models.variants import Variant, VARIANTS
 import numpy as np
 import torch
@@ -42,7 +48,25 @@ def count(function: Callable[[], Any]) -> tuple[float, Any]:
     return counter.get_total_flops() / 2e9, result
 
 
-def measure(variant: Variant, height: int, width: int) -> dict[str, float]:
+def millions(tensors: Any) -> float:
+    """Millions of numbers in tensors."""
+    return round(float(sum(tensor.numel() for tensor in tensors)) / 1e6, 2)
+
+
+def measure_sam(name: str) -> dict[str, Any]:
+    """Count the parts of a plain SAM: its encoder always sees 1024 x 1024 pixels."""
+    sam: Any = build_network(ARCHITECTURES[name])
+    with torch.device('meta'):
+        image, boxes = torch.empty(1, 3, 1024, 1024), torch.empty(100, 4)
+    with torch.no_grad():
+        encoder, features = count(lambda: encode(sam.image_encoder, image))
+        decoder = BoxDecoder(sam.prompt_encoder, sam.mask_decoder)
+        masks, _ = count(lambda: decoder.decode(decoder.prepare(features.neck[0]), boxes))
+    return {'input': '1024x1024', 'file_mparams': millions(sam.parameters()),
+            'encoder_gmac': round(encoder, 1), 'mask_decoder_100_gmac': round(masks, 1)}
+
+
+def measure(variant: Variant, height: int, width: int) -> dict[str, Any]:
     """Count one variant's parts."""
     with torch.device('meta'):
         network = MasaNetwork(variant).eval()
@@ -58,9 +82,9 @@ def measure(variant: Variant, height: int, width: int) -> dict[str, float]:
     names = {name: shape for name, shape in published_entries(variant).items()
              if not name.endswith(CONSTANTS)}
     return {
-        'input': 'x'.join(str(side) for side in image.shape[2:]),  # type: ignore[dict-item]
+        'input': 'x'.join(str(side) for side in image.shape[2:]),
         'file_mparams': round(sum(int(np.prod(s)) for s in names.values()) / 1e6, 2),
-        'used_mparams': round(sum(w.numel() for w in network.parameters()) / 1e6, 2),
+        'used_mparams': millions(network.parameters()),
         'backbone_gmac': round(backbone, 1), 'adapter_gmac': round(adapter, 1),
         'rpn_gmac': round(proposals, 1), 'box_head_1000_gmac': round(box_head, 1),
         'track_head_100_gmac': round(track_head, 1)}
@@ -71,9 +95,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=str(__doc__).strip().split('\n')[0])
     parser.add_argument('--height', type=int, default=720)
     parser.add_argument('--width', type=int, default=1280)
+    parser.add_argument('--out', type=Path, help='JSON file')
     arguments = parser.parse_args()
-    for name, variant in VARIANTS.items():
-        print(name, json.dumps(measure(variant, arguments.height, arguments.width)), flush=True)
+    results = {variant.model: measure(variant, arguments.height, arguments.width)
+               for variant in VARIANTS.values()}
+    results.update({name: measure_sam(name) for name in ARCHITECTURES})
+    for name, figures in results.items():
+        print(name, json.dumps(figures), flush=True)
+    if arguments.out:
+        command = ' '.join(
+            ['./scripts/with_env', 'python', 'benchmarks/masa_flops.py', *sys.argv[1:]])
+        arguments.out.write_text(json.dumps({
+            'command': command, 'torch': torch.__version__,
+            'image': [arguments.height, arguments.width], 'results': results}, indent=1) + '\n')
 
 
 if __name__ == '__main__':
