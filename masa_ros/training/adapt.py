@@ -86,6 +86,11 @@ class Judgement:
         """Mean of what is known."""
         return float(np.nanmean([self.views, self.neighbours]))
 
+    def better_than(self, other: Judgement) -> bool:
+        """Whether the mean rose and neither part fell."""
+        fell = self.views < other.views or self.neighbours < other.neighbours
+        return self.mean() > other.mean() and not fell
+
 
 @dataclass(frozen=True)
 class Adaptation:
@@ -201,7 +206,7 @@ def adapt(
     adapted, _ = load_network(newest)
     after = judge(adapted, judges, config)
     written: Path | None = None
-    if after.mean() > before.mean():
+    if after.better_than(before):
         written = place / 'adapted.pt'
         newest.replace(written)
     return Adaptation(len(learned), len(judged), before, after, written)
@@ -233,7 +238,7 @@ def _adapt_masa(
         'optim.warmup_steps': min(50, config.steps)}))
     after = verdict(newest)
     written: Path | None = None
-    if after.mean() > before.mean():
+    if after.better_than(before):
         written = masa.write(newest, newest.with_name('adapted.pth'))
     return Adaptation(len(corpus), len(judges), before, after, written)
 

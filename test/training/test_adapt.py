@@ -71,6 +71,16 @@ def test_a_worse_result_is_not_written(
     assert not (tmp_path / 'out/adapted.pt').exists()
 
 
+def test_one_number_must_not_fall_for_the_other() -> None:
+    start = Judgement(0.8, 0.9)
+    assert Judgement(0.81, 0.9).better_than(start)
+    assert not Judgement(0.99, 0.89).better_than(start)
+    assert not start.better_than(start)
+    alone = Judgement(0.8, float('nan'))  # No two frames were close enough to judge.
+    assert Judgement(0.9, float('nan')).better_than(alone)
+    assert not Judgement(0.7, float('nan')).better_than(alone)
+
+
 def test_the_judge_sees_the_end_of_the_recording(start: Path, tmp_path: Path) -> None:
     result = adapt(drive(), teacher, start, tmp_path / 'out', CONFIG)
     assert (result.learned_frames, result.judged_frames) == (9, 3)
