@@ -24,9 +24,9 @@ class TrackerConfig:
         'together with match_score for detectors whose scores are low, such as '
         'open-vocabulary ones.', minimum=0.0, maximum=1.0, dynamic=True)
     new_proposal_score: float = setting(
-        0.3, "The same for the model's own proposals, which also continue tracks from here on: "
-        'they score lower than detections. 0 treats them as detections.',
-        minimum=0.0, maximum=1.0, dynamic=True)
+        0.5, "The same for the model's own proposals, which continue tracks from here on, or from "
+        'match_score if that is lower. Lower it for more, and less stable, objects; 0 treats '
+        'proposals as detections.', minimum=0.0, maximum=1.0, dynamic=True)
     match_score: float = setting(
         0.4, 'A detection may continue any track when it scores above this.',
         minimum=0.0, maximum=1.0, dynamic=True)
