@@ -242,9 +242,11 @@ def neighbour_sheet(objects: EmbeddedObjects, gap: int = 10, rows: int = 12) -> 
     frames = np.unique(objects.frames)
     for frame in frames[np.linspace(0, len(frames) - 1, 4 * rows).round().astype(int)]:
         one, two, cosine = objects.similarities(int(frame), int(frame) + gap)
-        if len(two) < 2 or len(lines) >= rows:
+        # An object that has left by then could only be wrong.
+        there = np.flatnonzero(np.isin(objects.identities[one], objects.identities[two]))
+        if len(two) < 2 or not len(there) or len(lines) >= rows:
             continue
-        row = len(lines) % len(one)
+        row = int(there[len(lines) % len(there)])
         best = np.argsort(-cosine[row])[:6]
         tiles = [objects.thumbs[one[row]]]
         for column in best:
