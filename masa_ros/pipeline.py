@@ -12,7 +12,7 @@ from typing import Any
 
 from masa_ros.detectors import build_detector, DetectorConfig
 from masa_ros.detectors.detector import Detector
-from masa_ros.detectors.prompts import unique_names
+from masa_ros.detectors.prompts import unique_names, wanted_names
 from masa_ros.detectors.selection import ClassConfig, ClassRules, Vocabulary
 from masa_ros.models import build_model, ModelConfig
 from masa_ros.models.model import Model
@@ -27,6 +27,10 @@ from masa_ros.tracking.second_look import MissedTracks, seen_by_mask
 from masa_ros.tracking.tracker import Tracker, TrackerConfig
 import numpy as np
 from numpy.typing import NDArray
+
+_NO_DETECTOR = (
+    'no detector runs in this process, so there are no classes to choose; set detector.name, such '
+    'as grounding_dino, and start again')
 
 
 @dataclass(frozen=True)
@@ -389,7 +393,8 @@ class Pipeline:
         Raises
         ------
         ValueError
-            If a setting changed that cannot change while running (model, weights, device).
+            If a setting changed that cannot change while running (model, weights, device), or
+            the detector cannot look for the classes. Nothing changes then.
 
         """
         before, after = flatten(self._config), flatten(config)
@@ -399,11 +404,12 @@ class Pipeline:
         if fixed:
             raise ValueError(f'{", ".join(fixed)} cannot change while running; build a new '
                              'Pipeline with the changed settings')
-        if config.model != self._config.model:
-            self._model.reconfigure(config.model)
         with self._lock:
-            if self._detector is not None and config.detector != self._config.detector:
-                self._detector.reconfigure(config.detector)
+            # First what may be refused, so that nothing has changed then.
+            if config.detector != self._config.detector:
+                self._reconfigure_detector(config.detector)
+            if config.model != self._config.model:
+                self._model.reconfigure(config.model)
             if config.classes != self._config.classes:
                 self._rules = ClassRules(config.classes, self._vocabulary)
             if config.regions != self._config.regions:
@@ -412,6 +418,13 @@ class Pipeline:
             for tracker in self._trackers.values():
                 tracker.reconfigure(config.tracker)
             self._config = config
+
+    def _reconfigure_detector(self, config: DetectorConfig) -> None:
+        """Pass settings to the detector; without one classes to find are refused."""
+        if self._detector is not None:
+            self._detector.reconfigure(config)
+        elif wanted_names(config.classes, config.text):
+            raise ValueError(_NO_DETECTOR)
 
     def set_classes(self, names: Sequence[str]) -> None:
         """
@@ -433,8 +446,7 @@ class Pipeline:
 
         """
         if self._detector is None:
-            raise ValueError('no detector runs in this process, so there are no classes to '
-                             'choose; set detector.name, such as grounding_dino')
+            raise ValueError(_NO_DETECTOR)
         with self._lock:
             wanted = unique_names(names)
             self._detector.set_classes(wanted)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from masa_ros.detectors import DetectorConfig
+from masa_ros.detectors.prompts import wanted_names
 from masa_ros.structures.instances import Flag, Instances
 import numpy as np
 from numpy.typing import NDArray
@@ -18,9 +19,10 @@ def build_proposals(config: DetectorConfig, model: Any = None) -> None:
     Raises
     ------
     ValueError
-        If there is a model that cannot find objects.
+        If there is a model that cannot find objects, or classes are to be found.
 
     """
+    _refuse_classes(config, 'proposals')
     if model is not None and not model.can_propose:
         raise ValueError(f'detector.name is proposals, but the model {model.name} finds no '
                          'objects by itself; choose tiny, a sam or a masa model, or another '
@@ -39,12 +41,14 @@ def build_grid(config: DetectorConfig, model: Any = None) -> GridDetector | None
     Raises
     ------
     ValueError
-        If there is no SAM: neither in the model nor named by ``detector.architecture``.
+        If there is no SAM, neither in the model nor named by ``detector.architecture``, or
+        classes are to be found.
     FileNotFoundError
         If its weights are not there.
 
     """
     from masa_ros.models import build_model, CATALOG, ModelConfig
+    _refuse_classes(config, 'grid')
     plain = [name for name in CATALOG if name.startswith('sam_') or name == 'mobile_sam']
     if not config.architecture:
         if model is not None and model.name in plain:
@@ -61,6 +65,21 @@ def build_grid(config: DetectorConfig, model: Any = None) -> GridDetector | None
         name=config.architecture, checkpoint=config.checkpoint, device=config.device,
         max_masks=0, proposal_score=config.score_threshold, max_proposals=config.max_detections))
     return GridDetector(config.architecture, config, own=own)
+
+
+def _refuse_classes(config: DetectorConfig, detector: str) -> None:
+    """
+    Refuse class names.
+
+    Raises
+    ------
+    ValueError
+        If there are any.
+
+    """
+    if wanted_names(config.classes, config.text):
+        raise ValueError(f'the detector {detector} finds everything and knows no classes; use '
+                         'grounding_dino or detic to find what you name')
 
 
 def _has_sam(model: Any) -> bool:
@@ -134,12 +153,11 @@ class GridDetector:
             If there are any.
 
         """
-        if names:
-            raise ValueError('the detector grid finds everything and knows no classes; use '
-                             'grounding_dino or detic to find what you name')
+        _refuse_classes(DetectorConfig(classes=tuple(names)), 'grid')
 
     def reconfigure(self, config: DetectorConfig) -> None:
-        """Take over the lowest score and the most boxes."""
+        """Take over the lowest score and the most boxes; classes are refused."""
+        _refuse_classes(config, 'grid')
         self._config = config
 
     def close(self) -> None:
@@ -149,11 +167,13 @@ class GridDetector:
             self._own.close()
 
     def _limited(self, found: Instances) -> Instances:
-        """Boxes only, the best ones."""
+        """Keep the best ones, with the grid's masks where it made some."""
         good = np.flatnonzero(found.scores >= self._config.score_threshold)
         good = good[:self._config.max_detections]
         return Instances.from_boxes(
-            found.boxes[good], found.scores[good], flag=Flag.FROM_PROPOSAL)
+            found.boxes[good], found.scores[good], flag=Flag.FROM_PROPOSAL).with_fields(
+                masks=tuple(found.masks[row] for row in good),
+                mask_qualities=found.mask_qualities[good])
 
 
 def _sam_of(model: Any) -> Any:

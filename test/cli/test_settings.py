@@ -40,6 +40,24 @@ def test_a_detector_is_a_file_with_perhaps_its_classes() -> None:
         setting_values(parse('--classes', 'b.txt'))
 
 
+def test_a_detector_is_named_with_what_it_needs() -> None:
+    _, config = read_settings(parse('--detector', 'torchvision:fasterrcnn_resnet50_fpn',
+                                    '--set', 'detector.checkpoint=seeded'))
+    assert config.detector.name == 'torchvision'
+    assert config.detector.architecture == 'fasterrcnn_resnet50_fpn'
+    _, config = read_settings(parse('--detector', 'grounding_dino', '--text', 'car . person'))
+    assert (config.detector.name, config.detector.text) == ('grounding_dino', 'car . person')
+    with pytest.raises(ValueError, match='unknown detector'):
+        read_settings(parse('--detector', 'yolo'))
+
+
+def test_a_text_alone_asks_for_the_detector_of_the_model() -> None:
+    _, config = read_settings(parse('--text', 'car . person'))
+    assert config.detector.name == 'none'
+    assert config.detector.enabled
+    assert not read_settings(parse())[1].detector.enabled
+
+
 def test_proposals_are_the_models_own_or_the_grids() -> None:
     assert setting_values(parse('--proposals', 'grid')) == {'detector.name': 'grid'}
     assert setting_values(parse('--proposals', 'own')) == {'detector.name': 'proposals'}

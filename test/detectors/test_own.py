@@ -74,6 +74,12 @@ def test_proposals_leave_the_finding_to_the_model() -> None:
         build_detector(config, SimpleNamespace(name='classical', can_propose=False))
 
 
+@pytest.mark.parametrize('name', ['proposals', 'grid'])
+def test_what_finds_everything_refuses_class_names(name: str) -> None:
+    with pytest.raises(ValueError, match=f'detector {name} finds everything'):
+        build_detector(DetectorConfig(name=name, text='car'))
+
+
 def test_the_grid_of_a_plain_sam_is_its_own_proposals() -> None:
     model = SimpleNamespace(name='sam_vit_b', can_propose=True)
     assert build_detector(DetectorConfig(name='grid'), model) is None
