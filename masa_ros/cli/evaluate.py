@@ -6,11 +6,18 @@ import argparse
 from collections.abc import Iterator
 from concurrent.futures import Executor, Future
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 import sys
 from typing import Any
 
-from masa_ros.cli.observers import baseline_tracker, Observation, observer, own_tracker
+from masa_ros.cli.observers import (
+    baseline_tracker,
+    Observation,
+    observer,
+    own_tracker,
+    sam2_tracker,
+)
 from masa_ros.cli.outputs import file_name
 from masa_ros.cli.recordings import aligned, read_recording, read_truth, TOLERANCE_S, with_truth
 from masa_ros.cli.settings import add_settings, read_settings
@@ -31,6 +38,8 @@ from masa_ros.evaluation.datasets.given_detections import give
 from masa_ros.evaluation.datasets.sequence import Sequence, with_ids
 from masa_ros.evaluation.formats.mot import format_rows
 from masa_ros.evaluation.scores import score_sequence
+from masa_ros.models import CATALOG
+from masa_ros.models.features import BACKBONES, FeatureConfig
 from masa_ros.pipeline import PipelineConfig
 from masa_ros.ros.bag import is_bag
 from masa_ros.ros.parameters import NodeConfig
@@ -77,6 +86,13 @@ def add_parser(subparsers: Any) -> None:
                         'the image ids of --given; that of the data set when missing')
     parser.add_argument('--trackers', default='ours', metavar='NAMES', help='comma separated: '
                         f'ours, {", ".join(BASELINES)}, or a preset of ours such as tao_bench')
+    parser.add_argument('--features', default='', metavar='NAMES', help='run ours, presets of '
+                        'ours and deepsort on these embeddings too: self-supervised ones '
+                        f'({", ".join(BACKBONES)}, with their weights as NAME=FILE, otherwise '
+                        'random numbers) or those of a model (sam_vit_b, raw features of SAM)')
+    parser.add_argument('--sam2', default='', metavar='CONFIG=FILE', help="also run SAM 2's "
+                        'video predictor with this configuration and weights file (needs the '
+                        'package sam2)')
     parser.add_argument('--strides', default='1', help='use every n-th frame; comma separated')
     faults = parser.add_argument_group('simulated faults, added to a run without them')
     faults.add_argument('--drop-frames', type=float, default=0.0, metavar='SHARE')
@@ -109,22 +125,27 @@ def run(args: argparse.Namespace) -> int:
     """Run the command; returns the exit code."""
     node_config, config = read_settings(args)
     sequences = read_sequences(args, node_config)
+    names = [name.strip() for name in args.trackers.split(',') if name.strip()]
+    specs = [tracker_named(name, config) for name in names]
+    if args.sam2:
+        specs.append(sam2_tracker(*_pair(args.sam2)))
     plan = Plan(
-        tuple(sequences), (choose_observer(args, config, sequences),),
-        tuple(tracker_named(name.strip(), config.tracker)
-              for name in args.trackers.split(',') if name.strip()),
+        tuple(sequences), (choose_observer(args, config, sequences),), tuple(specs),
         _strides(args.strides), _faults(args), args.cache.resolve())
+    plans = [plan, *feature_plans(args, config, plan, names)]
     print(f'{len(sequences)} sequences, {sum(map(len, sequences))} frames; boxes and '
           f'embeddings: {plan.observers[0].name}; trackers: '
           + (', '.join(spec.name for spec in plan.trackers) or 'none'))
-    bar = tqdm(total=len(sequences), unit=' sequences', ascii=not sys.stderr.isatty())
+    bar = tqdm(total=len(sequences) * len(plans), unit=' sequences',
+               ascii=not sys.stderr.isatty())
 
     def progress(what: str, done: int, total: int) -> None:
         bar.set_postfix_str(what)
-        bar.update(done - bar.n)
+        bar.update()
 
     with closing(bar), _executor(args) as executor:
-        runs = run_benchmark(plan, workers=args.workers, executor=executor, progress=progress)
+        runs = [run for one in plans for run in run_benchmark(
+            one, workers=args.workers, executor=executor, progress=progress)]
     if args.results:
         runs += live_runs(args, plan)
     out = args.out or Path('out') / 'evaluate' / file_name(args.input.resolve().stem)
@@ -195,19 +216,70 @@ def choose_observer(
     args: argparse.Namespace, config: PipelineConfig, sequences: list[Sequence],
 ) -> ObserverSpec:
     """Where boxes come from, and the model that embeds them."""
+    observation = choose_observation(args, config, sequences)
+    names = {TRUTH: 'boxes of the truth', GIVEN: 'given boxes',
+             DETECTOR: Path(config.detector.checkpoint).stem or config.detector.name,
+             PROPOSALS: 'own proposals'}
+    return observer(f'{names[observation.source]}, {config.model.name}', observation)
+
+
+def choose_observation(
+    args: argparse.Namespace, config: PipelineConfig, sequences: list[Sequence],
+) -> Observation:
+    """Choose the source of boxes: the one named, or the best there is."""
     source = args.boxes
     if source is None:
         given = all(sequence.detections for sequence in sequences)
         source = DETECTOR if config.detector.enabled else GIVEN if given else PROPOSALS
         source = GIVEN if args.given else source
-    names = {TRUTH: 'boxes of the truth', GIVEN: 'given boxes',
-             DETECTOR: Path(config.detector.checkpoint).stem or config.detector.name,
-             PROPOSALS: 'own proposals'}
-    return observer(f'{names[source]}, {config.model.name}',
-                    Observation(source, config.detector, config.model))
+    return Observation(source, config.detector, config.model)
 
 
-def tracker_named(name: str, config: TrackerConfig) -> TrackerSpec:
+def feature_plans(
+    args: argparse.Namespace, config: PipelineConfig, plan: Plan, names: list[str],
+) -> list[Plan]:
+    """
+    Plan the trackers that look at embeddings once more for each of ``--features``.
+
+    Raises
+    ------
+    ValueError
+        If features are unknown, or no tracker looks at embeddings.
+
+    """
+    wanted = [part.strip() for part in args.features.split(',') if part.strip()]
+    looking = [spec for spec, name in zip(plan.trackers, names, strict=False)
+               if name not in BASELINES or name == 'deepsort']
+    if wanted and not looking:
+        raise ValueError('--features has no tracker that looks at embeddings; add ours, deepsort '
+                         'or a preset such as tao_bench to --trackers')
+    plans = []
+    for part in wanted:
+        name, file = _pair(part) if '=' in part else (part, '')
+        if name not in BACKBONES and name not in CATALOG:
+            raise ValueError(f'unknown features {name!r}; known ones are '
+                             + ', '.join((*BACKBONES, *CATALOG)))
+        shown = name + (' (random numbers)' if name in BACKBONES and not file else '')
+        source = replace(
+            choose_observation(args, config, list(plan.sequences)),
+            **({'model': None, 'features': FeatureConfig(name, file, config.model.device)}
+               if name in BACKBONES else
+               {'model': replace(config.model, name=name, checkpoint=file)}))
+        plans.append(replace(
+            plan, observers=(observer(f'{plan.observers[0].name.split(",")[0]}, {shown}',
+                                      source),),
+            trackers=tuple(replace(spec, name=f'{spec.name} on {shown}') for spec in looking)))
+    return plans
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, sign, file = text.partition('=')
+    if not sign or not name or not file:
+        raise ValueError(f'{text!r} is not NAME=FILE')
+    return name.strip(), file.strip()
+
+
+def tracker_named(name: str, config: PipelineConfig) -> TrackerSpec:
     """
     Tracker under a name of the command line.
 
@@ -218,7 +290,7 @@ def tracker_named(name: str, config: TrackerConfig) -> TrackerSpec:
 
     """
     if name == 'ours':
-        return own_tracker(name, config)
+        return own_tracker(name, config.tracker, config.model)
     if name in PRESETS:
         return own_tracker(name, TrackerConfig.preset(name))
     if name in BASELINES:

@@ -14,7 +14,10 @@ from masa_ros.detectors import build_detector, DetectorConfig
 from masa_ros.evaluation.baselines import build_baseline, SequenceTracker
 from masa_ros.evaluation.benchmark import Observer, ObserverSpec, TrackerSpec
 from masa_ros.evaluation.datasets.sequence import Sequence
+from masa_ros.evaluation.sam2_video import Sam2Video
 from masa_ros.models import build_model, ModelConfig
+from masa_ros.models.features import FeatureConfig
+from masa_ros.models.model import Model
 from masa_ros.structures.boxes import valid_boxes
 from masa_ros.structures.frame import Frame
 from masa_ros.structures.instances import Instances, TrackedInstances
@@ -81,6 +84,16 @@ def own_tracker(
                        needs_images=looks or config.camera_motion != 'none')
 
 
+def _sam2(config: str, checkpoint: str, rate_hz: float) -> SequenceTracker:
+    return Sam2Video.from_files(config, checkpoint)
+
+
+def sam2_tracker(config: str, checkpoint: str) -> TrackerSpec:
+    """SAM 2's video predictor."""
+    return TrackerSpec('sam2', _digest([config, _file_digest(checkpoint)]),
+                       partial(_sam2, config, checkpoint), needs_images=True)
+
+
 def _baseline(name: str, options: dict[str, Any], rate_hz: float) -> SequenceTracker:
     return build_baseline(name, rate_hz, options)
 
@@ -105,12 +118,15 @@ class Observation:
         For ``detector``.
     model : ModelConfig or None
         Embeds (and segments) the boxes; ``None`` leaves them bare.
+    features : FeatureConfig or None
+        Self-supervised features that embed the boxes instead.
 
     """
 
     source: str
     detector: DetectorConfig
     model: ModelConfig | None
+    features: FeatureConfig | None = None
 
     def __call__(self, sequence: Sequence) -> SequenceOf[Instances]:
         """
@@ -123,9 +139,9 @@ class Observation:
 
         """
         boxes = self._boxes(sequence)
-        if self.model is None:
+        model = self._model()
+        if model is None:
             return boxes
-        model = build_model(self.model)
         try:
             found: list[Instances] = []
             for start in range(0, len(sequence), BATCH):
@@ -136,6 +152,13 @@ class Observation:
             return found
         finally:
             model.close()
+
+    def _model(self) -> Model | None:
+        if self.features is not None:
+            # Needs torch, which bare boxes do not.
+            from masa_ros.models.self_supervised import SelfSupervisedFeatures
+            return SelfSupervisedFeatures(self.features)
+        return None if self.model is None else build_model(self.model)
 
     def _boxes(self, sequence: Sequence) -> list[Instances]:
         if self.source == 'truth':
@@ -185,6 +208,8 @@ def observer(name: str, observation: Observation) -> ObserverSpec:
     if observation.model is not None:
         settings += [flatten(observation.model), _file_digest(observation.model.checkpoint),
                      _file_digest(observation.model.adapter_checkpoint)]
+    if observation.features is not None:
+        settings += [vars(observation.features), _file_digest(observation.features.checkpoint)]
     return ObserverSpec(name, _digest(settings), partial(_build, observation))
 
 

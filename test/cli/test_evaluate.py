@@ -12,6 +12,7 @@ from masa_ros.cli.evaluate import is_motchallenge, PoolExecutor, tracker_named
 from masa_ros.cli.main import main
 from masa_ros.evaluation.datasets.motchallenge import read_rows
 from masa_ros.evaluation.datasets.sequence import with_ids
+from masa_ros.pipeline import PipelineConfig
 from masa_ros.ros.bag import BagWriter
 from masa_ros.ros.convert import (
     array_to_image,
@@ -236,9 +237,9 @@ def test_an_empty_truth_and_boxes_without_area_are_scored(tmp_path: Path, lines:
 
 
 def test_presets_of_ours_are_trackers() -> None:
-    assert tracker_named('tao_bench', TrackerConfig()).name == 'tao_bench'
-    own = tracker_named('ours', TrackerConfig(match_score=0.77))
-    assert own.fingerprint != tracker_named('ours', TrackerConfig()).fingerprint
+    assert tracker_named('tao_bench', PipelineConfig()).name == 'tao_bench'
+    own = tracker_named('ours', PipelineConfig(tracker=TrackerConfig(match_score=0.77)))
+    assert own.fingerprint != tracker_named('ours', PipelineConfig()).fingerprint
 
 
 def test_motchallenge_folders_are_known_by_their_files(tmp_path: Path) -> None:
@@ -256,3 +257,38 @@ def test_a_pool_works_as_an_executor() -> None:
         assert executor.submit(pow, 2, 5).result(10) == 32
         with pytest.raises(ZeroDivisionError):
             executor.submit(divmod, 1, 0).result(10)
+
+
+def test_trackers_run_on_other_features_too(tmp_path: Path) -> None:
+    pytest.importorskip('timm', reason='the extra "features" is not installed')
+    mot_folder(tmp_path / 'data')
+    assert evaluate(tmp_path, tmp_path / 'data', '--trackers', 'iou,ours,tao_bench', '--features',
+                    'dino_vits16') == 0
+    names = [row['tracker'] for row in results(tmp_path)]
+    assert names == ['iou', 'ours', 'tao_bench', 'ours on dino_vits16 (random numbers)',
+                     'tao_bench on dino_vits16 (random numbers)']
+
+
+@pytest.mark.parametrize(('words', 'message'), [
+    (('--features', 'simclr'), 'known ones are'),
+    (('--trackers', 'iou', '--features', 'dino_vits16'), 'no tracker that looks at embeddings'),
+    (('--sam2', 'tiny'), 'NAME=FILE'),
+    (('--sam2', 'tiny=missing.pt'), 'facebookresearch/sam2'),
+])
+def test_mistakes_about_baselines_are_explained(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: tuple[str, ...], message: str,
+) -> None:
+    mot_folder(tmp_path / 'data')
+    assert evaluate(tmp_path, tmp_path / 'data', *words) != 0
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_ray_gives_the_same_scores(tmp_path: Path) -> None:
+    pytest.importorskip('ray', reason='the extra "ray" is not installed')
+    for name in ('a', 'b', 'c'):
+        mot_folder(tmp_path / 'data', name)
+    assert evaluate(tmp_path / 'one', tmp_path / 'data', '--trackers', 'ours,iou') == 0
+    assert evaluate(tmp_path / 'two', tmp_path / 'data', '--trackers', 'ours,iou', '--ray') == 0
+    one, two = results(tmp_path / 'one'), results(tmp_path / 'two')
+    assert [row['HOTA'] for row in one] == [row['HOTA'] for row in two]

@@ -153,7 +153,8 @@ def test_masks_are_made_disjoint_before_they_are_compared() -> None:
     # The better result takes the columns 5 to 10 of the other: 50 of 100 pixels are left to it,
     # all within the truth (IoU 50 / 100); the better one shares 50 with it and covers 100.
     truth = frame([A], [1]).with_fields(masks=(rectangle(0, 0, 10, 10),))
-    found = with_ids(Instances.from_boxes([A, [5, 0, 15, 10]], [0.5, 0.9]), [1, 2]).with_fields(
+    boxes: list[list[float]] = [A, [5.0, 0.0, 15.0, 10.0]]
+    found = with_ids(Instances.from_boxes(boxes, [0.5, 0.9]), [1, 2]).with_fields(
         masks=(rectangle(0, 0, 10, 10), rectangle(5, 0, 15, 10)))
     np.testing.assert_allclose(mask_overlap(truth, found), [[0.5, 1 / 3]])
 
@@ -162,7 +163,8 @@ def test_an_object_without_a_mask_overlaps_nothing() -> None:
     truth = frame([A, B], [1, 2]).with_fields(masks=(rectangle(0, 0, 10, 10), None))
     found = frame([A, B], [1, 2]).with_fields(masks=(None, rectangle(20, 20, 30, 30)))
     assert mask_overlap(truth, found).tolist() == [[0, 0], [0, 0]]
-    assert mask_overlap(truth, frame([], [])).shape == (2, 0)
+    nothing: list[list[float]] = []
+    assert mask_overlap(truth, frame(nothing, [])).shape == (2, 0)
 
 
 def test_scores_by_masks_and_by_boxes_differ() -> None:
