@@ -66,13 +66,21 @@ TUNED: dict[str, dict[str, Any]] = {
 }
 
 
-def trackers(names: list[str]) -> tuple[TrackerSpec, ...]:
-    """Every baseline twice, then ours."""
+def own_variants(model: ModelConfig) -> list[TrackerSpec]:
+    """Ours with its defaults, then with each of its options."""
+    return [own_tracker('ours', TrackerConfig()),
+            own_tracker('ours, second look', TrackerConfig(second_look_seconds=1.0), model),
+            own_tracker('ours, long memory', TrackerConfig(long_memory=8)),
+            own_tracker('ours, camera motion', TrackerConfig(camera_motion='registration'))]
+
+
+def trackers(names: list[str], model: str) -> tuple[TrackerSpec, ...]:
+    """Every baseline twice, then ours; the model is for its second looks."""
     specs = []
     for kind, options in TUNED.items():
         specs.append(baseline_tracker(kind, kind))
         specs.append(baseline_tracker(f'{kind}, tuned', kind, **options))
-    specs.append(own_tracker('ours', TrackerConfig()))
+    specs += own_variants(ModelConfig(name=model))
     return tuple(spec for spec in specs
                  if not names or spec.name.split(',')[0] in names)
 
@@ -80,7 +88,9 @@ def trackers(names: list[str]) -> tuple[TrackerSpec, ...]:
 def main() -> None:
     """Run and print."""
     arguments = parse()
-    specs = trackers([name for name in arguments.trackers.split(',') if name])
+    # Second looks take the first model, on the detections of whichever.
+    specs = trackers([name for name in arguments.trackers.split(',') if name],
+                     arguments.models.split(',')[0])
     strides = tuple(int(stride) for stride in arguments.strides.split(','))
     runs: list[Run] = []
     sequences: dict[str, Sequence] = {}

@@ -16,9 +16,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from compare_trackers import about, row_of, show, TUNED
+from compare_trackers import about, own_variants, row_of, show, TUNED
 import cv2
-from masa_ros.cli.observers import baseline_tracker, Observation, observer, own_tracker
+from masa_ros.cli.observers import baseline_tracker, Observation, observer
 from masa_ros.detectors import DetectorConfig
 from masa_ros.evaluation.benchmark import (
     Faults,
@@ -35,7 +35,6 @@ from masa_ros.models import ModelConfig
 from masa_ros.rendering.detections import imperfect_detections
 from masa_ros.rendering.scene import GroundTruth, Scene, SceneConfig
 from masa_ros.structures.instances import Instances, TrackedInstances
-from masa_ros.tracking.tracker import TrackerConfig
 import numpy as np
 
 RATE_HZ = 10.0
@@ -88,11 +87,12 @@ def hidden_seconds(sequences: list[Sequence]) -> list[float]:
     return found
 
 
-def trackers() -> tuple[TrackerSpec, ...]:
+def trackers(model: ModelConfig, names: list[str]) -> tuple[TrackerSpec, ...]:
     """Baselines with the settings tuned for compare_trackers, and ours with its options."""
     baselines = [baseline_tracker(kind, kind, **options) for kind, options in TUNED.items()
                  if kind != 'mask_iou']
-    return (*baselines, own_tracker('ours', TrackerConfig()))
+    return tuple(spec for spec in (*baselines, *own_variants(model))
+                 if not names or spec.name in names)
 
 
 def main() -> None:
@@ -108,7 +108,7 @@ def main() -> None:
     model = ModelConfig(name=arguments.model)
     observed = observer(f'simulated detector, {arguments.model}',
                         Observation('given', DetectorConfig(), model))
-    specs = trackers()
+    specs = trackers(model, [name for name in arguments.trackers.split('|') if name])
     runs = run_benchmark(
         Plan(tuple(sequences), (observed,), specs, strides, (Faults(),), folder / 'cache'),
         progress=lambda what, done, count: print(f'[{done}/{count}] {what}', flush=True))
@@ -131,6 +131,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument('--duration', type=float, default=20.0, help='seconds of each')
     parser.add_argument('--strides', default='1,5,10')
     parser.add_argument('--model', default='classical')
+    parser.add_argument('--trackers', default='', help='only these, separated by |')
     parser.add_argument('--folder', default='runs/long_occlusions')
     parser.add_argument('--out', default='', help='JSON file for the figures')
     return parser.parse_args()
