@@ -35,8 +35,9 @@ class ModelConfig:
     name: str = setting(
         'tiny', 'Model to run.', choices=tuple(CATALOG))
     checkpoint: str = setting(
-        '', 'Weights file of the backbone; empty takes the official file from the cache folder '
-        '(see masa_ros weights).')
+        '', "Weights file: SAM's for the sam models, the MASA file for the masa models (or SAM's, "
+        'for its encoder or the masks); empty takes the published one from the cache folder (see '
+        'masa_ros weights).')
     adapter_checkpoint: str = setting(
         '', 'Weights file of the MASA adapter, for the MASA variants; empty takes the cache.')
     device: str = setting(
@@ -86,17 +87,30 @@ def load(
     variant: str, *, sam: str | None = None, masa: str | None = None, **settings: Any,
 ) -> Model:
     """
-    Load a MASA variant from the authors' files; see `masa_ros.models.masa.load`.
+    Load a MASA variant, or a plain SAM, from published files.
 
     Parameters
     ----------
     variant : str
-        ``r50``, ``sam_vitb``, ``sam_vith``, ``gdino`` or ``detic``.
+        ``r50``, ``sam_vitb``, ``sam_vitl``, ``sam_vith``, ``gdino`` or ``detic``, also as
+        ``masa_r50`` and so on; or ``sam_vit_b``, ``sam_vit_l``, ``sam_vit_h``, ``mobile_sam``.
     sam, masa : str, optional
-        Weights files of SAM and of MASA.
+        Weights files of SAM and of MASA; the ones in the weights folder when missing.
     **settings
         Further fields of `ModelConfig`.
 
+    Raises
+    ------
+    FileNotFoundError
+        If a file is not there; the message says where to get it.
+    ValueError
+        If the variant is unknown or a file does not fit; the message names the entries.
+
     """
+    if variant in CATALOG and not variant.startswith('masa_'):
+        if masa is not None:
+            raise ValueError(f'{variant} has no MASA part, but a MASA file was given ({masa}); '
+                             'leave it out, or choose one of the masa models')
+        return build_model(ModelConfig(name=variant, checkpoint=str(sam or ''), **settings))
     function: Callable[..., Model] = import_module('masa_ros.models.masa').load
     return function(variant, sam=sam, masa=masa, **settings)

@@ -17,6 +17,7 @@ from masa_ros.models.masa import check_boxes, find_files, MasaModel, place, reso
 from masa_ros.models.masa_network import MasaNetwork
 from masa_ros.models.model import Model, WeightsInfo
 from masa_ros.models.sam.architecture import ARCHITECTURES, VitArchitecture
+from masa_ros.models.seeding import write
 from masa_ros.models.variants import InputRule, Variant, VARIANTS
 from masa_ros.structures.instances import Flag, Instances
 import numpy as np
@@ -487,3 +488,15 @@ def test_r50_from_a_published_file_reproduces_the_reference_end_to_end(
     distance = np.abs(proposed.boxes[:, None] - vectors['det.bboxes'][None]).max(axis=2)
     assert sorted(distance.argmin(axis=1).tolist()) == list(range(50))
     assert distance.min(axis=1).max() < 0.01
+
+
+def test_plain_sams_load_by_the_same_function(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv('MASA_ROS_WEIGHTS', str(tmp_path))
+    model = load('mobile_sam', sam=str(write('mobile_sam', tmp_path / 'a.pt')), device='cpu')
+    assert (model.name, model.weights.trained) == ('mobile_sam', False)
+    with pytest.raises(FileNotFoundError, match=r'sam_vit_b_01ec64\.pth'):
+        load('sam_vit_b')
+    with pytest.raises(ValueError, match='has no MASA part'):
+        load('sam_vit_b', masa='sam_vitb_masa.pth')

@@ -13,7 +13,7 @@ DEPTHS = (2, 2, 2, 2)
 HEADS = (1, 2, 4, 8)
 
 
-def as_ours(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+def as_ours(weights: dict[str, Tensor], window: int) -> dict[str, Tensor]:
     """Rename torchvision's entries; a merged patch lists pixels first there, channels here."""
     renamed = {}
     pieces = [('attn.', 'attn.w_msa.'), ('mlp.0', 'ffn.layers.0.0'), ('mlp.3', 'ffn.layers.1')]
@@ -28,7 +28,7 @@ def as_ours(weights: dict[str, Tensor]) -> dict[str, Tensor]:
                 rest = rest.replace(theirs, ours)
             block, rest = rest.split('.', 1)
             if rest.endswith('relative_position_index'):
-                value = value.view(49, 49)
+                value = value.view(window ** 2, window ** 2)
             renamed[f'stages.{int(number) // 2}.blocks.{block}.{rest}'] = value
         else:
             # Their pixels: (0,0), (1,0), (0,1), (1,1); ours row by row.
@@ -39,18 +39,20 @@ def as_ours(weights: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 # Odd numbers of patches at every stage: padding of windows and of merged patches.
-@pytest.mark.parametrize('size', [(260, 292), (256, 448)])
+# Detic has windows of 7 tokens, Grounding-DINO of 12.
+@pytest.mark.parametrize(('size', 'window'), [
+    ((260, 292), 7), ((256, 448), 7), ((388, 420), 12)])
 def test_features_equal_torchvisions_with_padding_and_shifted_windows(
-    size: tuple[int, int],
+    size: tuple[int, int], window: int,
 ) -> None:
     torch.manual_seed(5)
-    theirs = SwinTransformer([4, 4], WIDTH, list(DEPTHS), list(HEADS), [7, 7],
+    theirs = SwinTransformer([4, 4], WIDTH, list(DEPTHS), list(HEADS), [window] * 2,
                              stochastic_depth_prob=0.0).eval()
     with torch.no_grad():
         for weight in theirs.parameters():
             weight.normal_(std=0.3)
-        weights = as_ours(theirs.state_dict())
-        ours = Swin(WIDTH, DEPTHS, HEADS, window=7).eval()
+        weights = as_ours(theirs.state_dict(), window)
+        ours = Swin(WIDTH, DEPTHS, HEADS, window=window).eval()
         weights.update({name: value for name, value in ours.state_dict().items()
                         if name.startswith('norm')})
         ours.load_state_dict(weights)
