@@ -56,9 +56,8 @@ def run(args: argparse.Namespace) -> int:
     if name != 'tiny' and not name.startswith('masa_'):
         raise ValueError(f'the model {name} has no track head to adapt; choose tiny or a MASA '
                          'variant such as masa_sam_vit_b')
-    given = {name: getattr(args, name) for name in ('steps', 'frames', 'seed', 'cached_pairs',
-                                                        'judge_pairs')
-             if getattr(args, name) is not None}
+    options = ('steps', 'frames', 'seed', 'cached_pairs', 'judge_pairs')
+    given = {key: getattr(args, key) for key in options if getattr(args, key) is not None}
     settings = from_mapping(AdaptConfig, given, 'the command line')
     if any((args.out / file).exists() for file in ('latest.pt', 'adapted.pt', 'adapted.pth')):
         raise ValueError(f'{args.out} holds an earlier run; choose another folder')
