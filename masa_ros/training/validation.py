@@ -40,12 +40,13 @@ def validate(
 
     """
     network.eval()
+    device = next(network.parameters()).device
     hits: list[Tensor] = []
     overlaps: list[Tensor] = []
     recalls: list[Tensor] = []
     for start in range(0, len(dataset), batch):
         rows = range(start, min(start + batch, len(dataset)))
-        views = collate([dataset[i] for i in rows])
+        views = collate([dataset[i] for i in rows]).to(device)
         pyramid, levels = network.features(views.images.float())
         boxes, objectness = network.proposal_head(pyramid)
         logits, _ = network.mask_head(levels, views.mask_rois)
