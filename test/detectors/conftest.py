@@ -75,14 +75,21 @@ def detic_entries() -> dict[str, Tensor]:
     return {f'detector.{name}': value for name, value in {**swin, **entries}.items()}
 
 
-def small_entries() -> dict[str, Tensor]:
+@pytest.fixture(scope='session')
+def dino_heads() -> dict[str, Tensor]:
+    """Entries of a small Grounding-DINO for the features of Swin-B, without the backbone."""
+    return {name: value for name, value in small_entries(swin_width=128).items()
+            if not name.startswith('detector.backbone.')}
+
+
+def small_entries(swin_width: int = SWIN_WIDTH) -> dict[str, Tensor]:
     """Entries under ``detector.`` with seeded numbers."""
     shapes = {f'detector.backbone.{name}': tuple(value.shape)
               for name, value in small_swin().state_dict().items()}
     for name, shape in detector_entries('gdino').items():
         short = _renamed(name)
         if short:
-            shapes[short] = _shape(name, shape)
+            shapes[short] = _shape(name, shape, swin_width)
     entries = {}
     for name, shape in shapes.items():
         if name.endswith('relative_position_index'):
@@ -125,7 +132,7 @@ def _renamed(name: str) -> str:
     return name
 
 
-def _shape(name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+def _shape(name: str, shape: tuple[int, ...], swin_width: int) -> tuple[int, ...]:
     """Shape at the small sizes."""
     bert = 'language_backbone' in name
     sizes = {256: WIDTH, 900: QUERIES, 30522: WORDS, 3072: FFN, 2048: FFN}
@@ -136,5 +143,5 @@ def _shape(name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
     if 'sampling_offsets' in name or 'attention_weights' in name:
         small[0] = shape[0]
     if '.neck.' in name and len(shape) == 4:
-        small[1] = shape[1] // 128 * SWIN_WIDTH
+        small[1] = shape[1] // 128 * swin_width
     return tuple(small)

@@ -13,17 +13,22 @@ from masa_ros.detectors import build_detector, DetectorConfig
 from masa_ros.detectors.grounding_dino import GroundingDino, Tokenizer
 from masa_ros.detectors.grounding_dino_keys import convert
 from masa_ros.detectors.grounding_dino_text import class_scores, make_prompt
+from masa_ros.models import ModelConfig
 from masa_ros.models.backbones.swin import Swin
 from masa_ros.models.checkpoint import read_entries
-from masa_ros.models.masa import EncodedBatch
-from masa_ros.models.masa_network import Encoded
+from masa_ros.models.masa import EncodedBatch, MasaModel
+from masa_ros.models.masa_network import Encoded, MasaNetwork
+from masa_ros.models.model import WeightsInfo
 from masa_ros.models.preprocess import prepare
-from masa_ros.models.variants import InputRule
+from masa_ros.models.variants import find_variant, InputRule
+from masa_ros.pipeline import Pipeline, PipelineConfig
 from masa_ros.structures.boxes import pairwise_iou
+from masa_ros.structures.frame import Frame
 import numpy as np
 from numpy.typing import NDArray
 import pytest
 import torch
+from torch import Tensor
 
 transformers: Any = pytest.importorskip('transformers')
 RULE = InputRule(128, 96, 32, resize_float=True)
@@ -159,6 +164,42 @@ def test_a_shared_backbone_runs_once_and_gives_the_same(
     only = shared.detect_encoded(encoded, [1])
     assert len(only) == 1
     np.testing.assert_array_equal(only[0].boxes, expected[1].boxes)
+
+
+@pytest.mark.slow
+def test_masa_gdino_and_its_detector_take_one_pass_of_swin_b(
+    dino_file: Path, dino_heads: dict[str, Tensor], tmp_path: Path,
+) -> None:
+    """The real model and its Swin-B, with random weights, and a small detector on top."""
+    torch.manual_seed(0)
+    network = MasaNetwork(find_variant('gdino')).eval()
+    swin: Any = network.detector['backbone']
+    file = tmp_path / 'gdino_masa.pth'
+    torch.save({'state_dict': {**dino_heads, **{
+        f'detector.backbone.{name}': value for name, value in swin.state_dict().items()}}}, file)
+    (tmp_path / 'vocab.txt').write_text((dino_file.parent / 'vocab.txt').read_text())
+    model = MasaModel(network, ModelConfig(name='masa_gdino', device='cpu'), WeightsInfo(),
+                      input_rule=RULE, file=file)
+    passes: list[Any] = []
+    swin.register_forward_hook(lambda _, __, levels: passes.append(levels))
+    settings = config(Path(''), checkpoint='')
+    pipeline = Pipeline(PipelineConfig(detector=settings), model=model)
+    assert isinstance(pipeline.detector, GroundingDino)
+    assert pipeline.detector.shares_features
+    frames = [Frame(image, 0, 0, stream) for image, stream in ((IMAGE, 'a'), (OTHER, 'b'))]
+    results = pipeline.process_batch(frames, [None, None])
+    assert len(passes) == 2  # One for each image.
+    assert all(result.used_detections for result in results)
+    # A backbone of the detector's own, from the same file, gives the same features and boxes.
+    alone = build(file)
+    with torch.inference_mode():
+        own = alone._backbone(prepare(IMAGE, RULE, torch.device('cpu')).pixels[None])
+    for level, other in zip(passes[0], own, strict=True):
+        torch.testing.assert_close(level, other, atol=1e-3, rtol=1e-3)
+    found = alone.detect([IMAGE])[0]
+    shared = pipeline.detector.detect_encoded(model.encode([IMAGE]), [0])[0]
+    np.testing.assert_allclose(shared.boxes, found.boxes, atol=0.05)
+    assert shared.labels == found.labels
 
 
 def test_other_weights_than_the_models_do_not_share(
