@@ -95,7 +95,9 @@ def _on_images(
 
         shards = place / 'proposals'
         # 1 says that some images were listed and skipped, which is no reason to stop.
-        if main(['propose', str(folder), '--out', str(shards)]) > 1:
+        room = [] if config.model == 'tiny' else [
+            '--long-side', str(config.views.size), '--most', str(config.pairs.max_instances)]
+        if main(['propose', str(folder), '--out', str(shards), *room]) > 1:
             raise ValueError(f'no proposals could be made for {folder}; the lines above say why')
     rank, world, _ = join_processes()
     if world > 1:

@@ -16,6 +16,9 @@ from masa_ros.cli.main import main
 from masa_ros.models.tiny.network import TinyConfig, TinyNetwork
 from masa_ros.models.tiny.weights import save_weights
 from masa_ros.structures.frame import Frame
+from masa_ros.training import train as trainer
+from masa_ros.training.config import TrainConfig
+from masa_ros.training.corpus import Corpus
 from masa_ros.training.proposals import read_proposals
 import numpy as np
 from PIL import Image
@@ -100,6 +103,31 @@ def test_a_folder_is_marked_and_trained_on(
     assert 'skipped photos/bad.jpg' in capsys.readouterr().out
     assert torch.load(out / 'latest.pt', weights_only=True)['step'] == 2
     assert main([*command, 'loss.contrast=other']) == 2
+
+
+def test_a_variant_is_trained_on_a_folder(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    seen: list[TrainConfig] = []
+
+    def pretend(config: TrainConfig) -> Path:
+        seen.append(config)
+        return Path(config.run) / 'latest.pt'
+
+    monkeypatch.setattr(trainer, 'train', pretend)
+    out = tmp_path / 'run'
+    maps = tmp_path / 'shards'
+    segments = tmp_path / 'maps'
+    segments.mkdir()
+    cv2.imwrite(str(segments / '0.png'), np.ones((70, 90), np.uint8))
+    main(['propose', str(photos), '--out', str(maps), '--segments', str(segments)])
+    assert main(['train', str(maps), '--out', str(out), 'model=masa_r50', 'steps=7']) == 0
+    assert 'model.adapter_checkpoint=' in capsys.readouterr().out
+    # The paper's settings, not those of tiny.
+    assert (seen[0].model, seen[0].steps, seen[0].optim.optimizer) == ('masa_r50', 7, 'sgd')
+    assert seen[0].views.large_scale
+    assert 'bytes' in Corpus(out / 'corpus').records[0]
 
 
 def test_a_recipe_is_trained(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
