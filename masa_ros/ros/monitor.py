@@ -9,6 +9,8 @@ import threading
 # Rates and latencies are over the images of this many seconds.
 WINDOW_S = 5.0
 LOG_EVERY_S = 5.0
+# Texts that were logged are remembered up to here; beyond, old ones are forgotten.
+MOST_LOGGED = 500
 
 # A latency beyond this is no latency: stamps and clock do not belong together.
 FOREIGN_CLOCK_S = 3600.0
@@ -120,6 +122,9 @@ class Monitor:
             last = self._logged.get(what)
             due = last is None or now_s - last >= LOG_EVERY_S
             if due:
+                if len(self._logged) >= MOST_LOGGED:
+                    self._logged = {text: at for text, at in self._logged.items()
+                                    if now_s - at < LOG_EVERY_S}
                 self._logged[what] = now_s
         return due
 

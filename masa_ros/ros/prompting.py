@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future as WorkerFuture
 from typing import Any
 
-from geometry_msgs.msg import PointStamped, PolygonStamped
+from geometry_msgs.msg import Point, PointStamped, PolygonStamped
 from masa_ros.detectors.prompts import split_text
 from masa_ros.msg import TrackedObjectArray
 from masa_ros.pipeline import Pipeline
@@ -75,12 +75,17 @@ class Prompting:
         prefix = topic_prefix(camera.name)
 
         async def clicked(message: Any) -> None:
-            await self._on_click(camera, message)
+            await self._on_click(camera, message.header, message.point)
+
+        async def pointed(message: Any) -> None:
+            await self._on_click(camera, Header(), message)
 
         async def drawn(message: Any) -> None:
             await self._on_box(camera, message)
         self._node.create_subscription(
             PointStamped, f'{prefix}input/click', clicked, 10, callback_group=self._group)
+        self._node.create_subscription(
+            Point, f'{prefix}input/pixel', pointed, 10, callback_group=self._group)
         self._node.create_subscription(
             PolygonStamped, f'{prefix}input/box', drawn, 10, callback_group=self._group)
 
@@ -125,15 +130,14 @@ class Prompting:
         response.message = f'{len(known)} objects, {asked} of them asked for'
         return response
 
-    async def _on_click(self, camera: Camera, message: Any) -> None:
-        point = message.point
+    async def _on_click(self, camera: Camera, header: Any, point: Any) -> None:
         try:
-            _check_pixel(camera, message.header)
+            _check_pixel(camera, header, point.z)
             added = await self._add(camera, Prompt(
-                stamp_to_ns(message.header.stamp), points=np.array([[point.x, point.y]])))
+                stamp_to_ns(header.stamp), points=np.array([[point.x, point.y]])))
         except Exception as error:
-            camera.complain('click', f'click at ({point.x:g}, {point.y:g}) starts nothing: '
-                            f'{error_text(error)}')
+            text = f'click at ({point.x:g}, {point.y:g}) starts nothing: {error_text(error)}'
+            camera.complain(text, text)
             return
         self._node.get_logger().info(f'click at ({point.x:g}, {point.y:g}): {added.message}')
 
@@ -144,12 +148,13 @@ class Prompting:
             if len(corners) < 2:
                 raise ValueError(f'the polygon has {len(corners)} corners, expected two opposite '
                                  'corners of a box or more')
-            _check_pixel(camera, message.header)
+            _check_pixel(camera, message.header, message.polygon.points[0].z)
             added = await self._add(camera, Prompt(
                 stamp_to_ns(message.header.stamp),
                 box=np.concatenate([corners.min(axis=0), corners.max(axis=0)])))
         except Exception as error:
-            camera.complain('drawn box', f'box starts nothing: {error_text(error)}')
+            text = f'box starts nothing: {error_text(error)}'
+            camera.complain(text, text)
             return
         self._node.get_logger().info(f'box: {added.message}')
 
@@ -249,8 +254,11 @@ def _read_prompt(request: Any) -> Prompt:
         None if labels is None else labels == 1, mask, request.label)
 
 
-def _check_pixel(camera: Camera, header: Any) -> None:
+def _check_pixel(camera: Camera, header: Any, z: float) -> None:
     """Refuse points of space: they look like pixels and are none."""
+    if z != 0:
+        raise ValueError(f'its z is {z:g}, expected 0 as for a pixel of the image; points of '
+                         'space cannot be used')
     frame_id = camera.frame_id
     if frame_id and header.frame_id not in ('', frame_id):
         raise ValueError(

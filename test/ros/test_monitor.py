@@ -65,6 +65,12 @@ def test_a_repeated_message_is_logged_now_and_then_each_by_itself() -> None:
     assert monitor.should_log('late stamp', 5.1)
 
 
+def test_texts_that_were_logged_are_forgotten_in_time() -> None:
+    monitor = Monitor()
+    assert all(monitor.should_log(f'click at {step}', step * 0.1) for step in range(5000))
+    assert len(monitor._logged) <= 501
+
+
 def test_memory_does_not_grow_with_the_number_of_images() -> None:
     monitor = Monitor()
     for step in range(20_000):

@@ -123,8 +123,14 @@ def test_clicks_and_drawn_boxes_are_prompts(empty: Robot) -> None:
     empty.wait_until(lambda: 'click at (20, 20): object 1 is tracked already' in empty.output,
                      'an answer to the click')
     clicks.publish(PointStamped(
-        header=convert.make_header(1, 'map'), point=Point(x=1.0, y=2.0, z=3.0)))
+        header=convert.make_header(1, 'map'), point=Point(x=1.0, y=2.0)))
     empty.wait_until(lambda: "it is in the frame 'map'" in empty.output, 'a warning')
+    clicks.publish(PointStamped(point=Point(x=1.0, y=2.0, z=3.0)))
+    empty.wait_until(lambda: 'its z is 3, expected 0' in empty.output, 'another warning')
+    pixels = empty.publisher('pixels', Point, '/tracker/input/pixel')
+    pixels.publish(Point(x=21.0, y=20.0))
+    empty.wait_until(lambda: 'click at (21, 20): object 1 is tracked already' in empty.output,
+                     'an answer to the pixel')
     boxes.publish(PolygonStamped(header=header))
     empty.wait_until(lambda: 'the polygon has 0 corners' in empty.output, 'a warning')
     assert seen(show(empty)) == [1]
