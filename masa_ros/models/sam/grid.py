@@ -78,6 +78,45 @@ class _Scaling:
 
 
 @torch.no_grad()
+def segment_points(
+    network: Any, embedding: Tensor, geometry: Geometry, points: NDArray[np.float32],
+    on_object: NDArray[np.bool_],
+) -> Instances:
+    """
+    Cut out the object that points are on.
+
+    Parameters
+    ----------
+    network, embedding, geometry
+        As for `propose`.
+    points : ndarray
+        ``(K, 2)`` in image pixels.
+    on_object : ndarray
+        ``(K,)`` bool; the others are beside it.
+
+    Returns
+    -------
+    Instances
+        The best of SAM's masks with its tight box; no row where it is empty.
+
+    """
+    predictor = _KnownImage(network, embedding, geometry)
+    predictor.set_image(np.zeros((1, 1, 3), np.uint8))
+    # Points count from the centre of the top-left pixel here.
+    masks, qualities, _ = predictor.predict(
+        points.astype(np.float64) - 0.5, on_object.astype(np.int64), multimask_output=True)
+    best = int(np.argmax(qualities))
+    mask = encode_plane(masks[best])
+    if not mask.width:
+        return Instances()
+    box = [[mask.x_offset, mask.y_offset, mask.x_offset + mask.width,
+            mask.y_offset + mask.height]]
+    quality = np.array(qualities[best:best + 1], np.float32)
+    return Instances.from_boxes(box, np.clip(quality, 0, 1), flag=Flag.NONE).with_fields(
+        masks=(mask,), mask_qualities=quality)
+
+
+@torch.no_grad()
 def propose(
     network: Any, embedding: Tensor, image: NDArray[np.uint8], geometry: Geometry,
     settings: GridSettings | None = None,

@@ -133,6 +133,34 @@ class SamModel:
                     else self._segment(found, embedding, geometry))
         return results
 
+    @torch.inference_mode()
+    def segment_points(
+        self, image: NDArray[np.uint8], points: NDArray[np.float32],
+        on_object: NDArray[np.bool_],
+    ) -> Instances:
+        """
+        Cut out the object that points are on; for prompts (`masa_ros.prompts`).
+
+        Parameters
+        ----------
+        image : ndarray
+            ``(H, W, 3)`` uint8 RGB.
+        points : ndarray
+            ``(K, 2)`` in its pixels.
+        on_object : ndarray
+            ``(K,)`` bool; the other points are beside the object.
+
+        Returns
+        -------
+        Instances
+            One object with mask, or none.
+
+        """
+        check_image(image)
+        batch, geometries = to_batch([image], self._device, self._side)
+        return grid.segment_points(
+            self._network, self._encode(batch)[0], geometries[0], points, on_object)
+
     def reconfigure(self, config: ModelConfig) -> None:
         """Take over the limits and thresholds that may change, from the next call on."""
         self.config = config

@@ -250,3 +250,22 @@ def test_vit_b_runs_at_full_size_from_a_file(tmp_path: Path) -> None:
     (found,) = model.run([IMAGE], [detections([10, 10, 60, 50])])
     assert found.masks[0] is not None
     assert model.weights.trained is False
+
+
+def test_points_cut_one_object_out_as_the_package_does(model: SamModel) -> None:
+    from segment_anything import SamPredictor
+    points = np.array([[40.5, 30.5], [100.5, 60.5]], np.float32)
+    on_object = np.array([True, False])
+    (found,) = [model.segment_points(IMAGE, points, on_object)]
+    predictor = SamPredictor(model._network)
+    predictor.set_image(IMAGE)
+    masks, qualities, _ = predictor.predict(
+        points.astype(np.float64) - 0.5, np.array([1, 0]), multimask_output=True)
+    wanted = masks[int(np.argmax(qualities))]
+    assert wanted.any()
+    mask = found.masks[0]
+    assert mask is not None
+    same = mask.paste(*IMAGE.shape[:2]) == wanted
+    assert same.mean() > 0.98  # the image is resized by other code
+    assert found.boxes[0].tolist() == [
+        mask.x_offset, mask.y_offset, mask.x_offset + mask.width, mask.y_offset + mask.height]
