@@ -13,7 +13,7 @@ compare the CPU time per frame.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 import json
 import os
 from pathlib import Path
@@ -32,18 +32,28 @@ from masa_ros.models.model import WeightsInfo
 from masa_ros.msg import TrackedObjectArray
 from masa_ros.ros.convert import (
     array_to_image,
+    image_to_rgb,
     instances_to_detections,
     make_header,
     stamp_to_ns,
+    TrackInfo,
 )
+from masa_ros.ros.join import DetectionJoin
+from masa_ros.ros.parameters import DetectionsConfig
+from masa_ros.ros.track_bytes import tracks_to_bytes
 from masa_ros.ros.transport import environment, prepare_transport
+from masa_ros.ros.upstream import TYPES
+from masa_ros.ros.upstream.arrival import Arrival, read_head
+from masa_ros.ros.upstream.reading import DetectionReader
 from masa_ros.structures.instances import Instances
+from masa_ros.tracking.tracker import Tracker
 from message_size import make_tracks
 import numpy as np
 from numpy.typing import NDArray
 import rclpy
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.serialization import serialize_message
 from sensor_msgs.msg import Image
 from vision_msgs.msg import Detection2DArray
 
@@ -79,6 +89,50 @@ class NullModel:
 
     def close(self) -> None:
         """Have nothing to free."""
+
+
+def stage_cpu_ms(objects: int, rounds: int = 200) -> dict[str, dict[str, float]]:
+    """Measure the CPU time of the node's own steps in one thread, without ROS between them."""
+    tracks = make_tracks(objects, HEIGHT, WIDTH, 256)
+    header = make_header(10**18, 'camera')
+    given = Instances.from_boxes(tracks.boxes, np.full(objects, 0.9))
+    payload = serialize_message(instances_to_detections(given, header))
+    kind = TYPES['vision_msgs/msg/Detection2DArray']
+    reader = DetectionReader(1, DetectionsConfig())
+    info = TrackInfo(HEIGHT, WIDTH, 'front', 1, 0, 0, 'null@0', {'track': 1.0})
+    image = array_to_image(np.zeros((HEIGHT, WIDTH, 3), np.uint8), 'rgb8', header)
+    join: DetectionJoin[int, Arrival] = DetectionJoin(0.005, 0.5, 20)
+    tracker = Tracker()
+    found = given.with_fields(masks=tracks.masks, embeddings=tracks.embeddings,
+                              mask_qualities=tracks.mask_qualities)
+    times: dict[str, list[float]] = {}
+
+    def measure_step(name: str, step: Callable[[], Any]) -> Any:
+        before = time.thread_time()
+        result = step()
+        times.setdefault(name, []).append(1e3 * (time.thread_time() - before))
+        return result
+
+    for index in range(rounds):
+        stamp_ns = 10**18 + index * 10**8
+        measure_step('image as RGB', lambda: image_to_rgb(image))
+
+        def joined(stamp_ns: int = stamp_ns) -> Arrival:
+            head = read_head(payload)
+            arrival = Arrival(kind, head.frame_id, (payload,))
+            join.add_image(stamp_ns, 0, 0.0)
+            part = join.add_detections(stamp_ns, arrival, 0.0)[0].parts[0]
+            assert part is not None
+            return part
+
+        part = measure_step('join', joined)
+        measure_step('conversion of detections', lambda part=part: reader.read(
+            [part], HEIGHT, WIDTH))
+        result = measure_step('association', lambda index=index, stamp_ns=stamp_ns: tracker.update(
+            found, index, stamp_ns, (HEIGHT, WIDTH)))
+        measure_step('message as bytes', lambda result=result: tracks_to_bytes(
+            result, header, info))
+    return {name: summary(values[10:]) for name, values in times.items()}
 
 
 def run_node() -> int:
@@ -190,6 +244,7 @@ def measure(objects: int, frames: int, rate_hz: float) -> dict[str, Any]:
         'stages_ms': {name: summary(values) for name, values in camera.stages_ms.items()},
         'publish_mean_ms': camera.publish_ms,
         'node_cpu_ms_per_frame': 1e3 * used / max(1, len(camera.latencies_ms)),
+        'stages_cpu_ms': stage_cpu_ms(objects),
         'machine': f'{platform.processor() or platform.machine()}, {os.cpu_count()} CPUs',
         'load': os.getloadavg()[0], 'python': platform.python_version()}
 

@@ -661,7 +661,10 @@ def tracks_to_message(
 
     """
     rows = len(tracks)
-    regions, counts = _regions(tracks, info, builder)
+    places = [(builder.make(
+        'sensor_msgs/msg/RegionOfInterest', x_offset=x, y_offset=y, height=height, width=width,
+        do_rectify=False), builder.numbers(counts))
+        for (x, y, height, width), counts in regions(tracks, info)]
     vectors = [builder.numbers(np.zeros(0, np.float32))] * rows
     if embeddings and tracks.embeddings is not None:
         vectors = [builder.numbers(np.asarray(row, np.float32)) for row in tracks.embeddings]
@@ -670,8 +673,8 @@ def tracks_to_message(
     detected_by = [0] * rows if tracks.detected_by is None else tracks.detected_by.tolist()
     columns = zip(
         tracks.track_ids.tolist(), tracks.uuids, tracks.states.tolist(),
-        tracks.class_ids.tolist(), tracks.labels, tracks.scores.tolist(), boxes, regions,
-        counts, tracks.mask_qualities.tolist(), tracks.first_seen_ns.tolist(),
+        tracks.class_ids.tolist(), tracks.labels, tracks.scores.tolist(), boxes, places,
+        tracks.mask_qualities.tolist(), tracks.first_seen_ns.tolist(),
         tracks.last_seen_ns.tolist(), tracks.ages.tolist(), tracks.similarities.tolist(),
         tracks.margins.tolist(), detected_by, flags, vectors, strict=True)
     objects = [
@@ -684,8 +687,8 @@ def tracks_to_message(
             mask_quality=quality, first_seen=ns_to_stamp(first, builder),
             last_seen=ns_to_stamp(last, builder), age_frames=age, match_similarity=similarity,
             match_margin=margin, detected_by=topics, flags=flag, embedding=vector)
-        for (track_id, uuid, state, class_id, label, score, box, roi, mask_counts, quality, first,
-             last, age, similarity, margin, topics, flag, vector) in columns]
+        for (track_id, uuid, state, class_id, label, score, box, (roi, mask_counts), quality,
+             first, last, age, similarity, margin, topics, flag, vector) in columns]
     return builder.make(
         'masa_ros/msg/TrackedObjectArray', header=header, height=info.height_px,
         width=info.width_px, stream=info.stream, sequence=info.sequence, dropped=info.dropped,
@@ -696,13 +699,13 @@ def tracks_to_message(
         objects=objects)
 
 
-def _regions(
-    tracks: TrackedInstances, info: TrackInfo, builder: MessageBuilder,
-) -> tuple[list[Any], list[Any]]:
-    """Region of interest and run lengths of every object."""
-    nothing = builder.numbers(np.zeros(0, np.uint32))
+def regions(
+    tracks: TrackedInstances, info: TrackInfo,
+) -> list[tuple[tuple[int, int, int, int], NDArray[np.uint32]]]:
+    """Region of interest (x, y, height, width) and run lengths of every object."""
+    nothing = np.zeros(0, np.uint32)
     corners = _whole_pixels(tracks.boxes, info.height_px, info.width_px)
-    regions, counts = [], []
+    places = []
     for mask, (x0, y0, x1, y1) in zip(tracks.masks, corners.tolist(), strict=True):
         runs = nothing
         if mask is not None:
@@ -710,12 +713,9 @@ def _regions(
         if mask is not None and mask.height > 0 and mask.width > 0:
             x0, y0 = mask.x_offset, mask.y_offset
             x1, y1 = x0 + mask.width, y0 + mask.height
-            runs = builder.numbers(np.asarray(mask.counts, np.uint32))
-        regions.append(builder.make(
-            'sensor_msgs/msg/RegionOfInterest', x_offset=x0, y_offset=y0, height=y1 - y0,
-            width=x1 - x0, do_rectify=False))
-        counts.append(runs)
-    return regions, counts
+            runs = np.asarray(mask.counts, np.uint32)
+        places.append(((x0, y0, y1 - y0, x1 - x0), runs))
+    return places
 
 
 def _whole_pixels(

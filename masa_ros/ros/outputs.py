@@ -15,6 +15,7 @@ from masa_ros.ros.convert import (
 )
 from masa_ros.ros.monitor import Monitor
 from masa_ros.ros.subscription import publisher_options
+from masa_ros.ros.track_bytes import can_write_bytes, tracks_to_bytes
 from masa_ros.structures.instances import TrackedInstances
 import numpy as np
 from numpy.typing import NDArray
@@ -79,8 +80,8 @@ class Outputs:
         self, tracks: TrackedInstances, header: Any, info: TrackInfo, embeddings: bool,
     ) -> None:
         """Publish the objects of an image."""
-        self._send('tracks', lambda: tracks_to_message(
-            tracks, header, info, embeddings=embeddings))
+        make = tracks_to_bytes if can_write_bytes() else tracks_to_message
+        self._send('tracks', lambda: make(tracks, header, info, embeddings=embeddings))
 
     def publish_mirrors(
         self, tracks: TrackedInstances, header: Any, image: NDArray[np.uint8],

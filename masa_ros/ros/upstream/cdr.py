@@ -2,8 +2,8 @@
 Serialized messages read without making them Python objects first, several times as fast.
 
 Each reader takes from the bytes what the converter of its type takes from the message. The
-layouts are those of `SIGNATURES`; where an installed package has another one, or a message does not
-fit, the message is made an object in the ordinary way.
+layouts are those of `SIGNATURES`; where an installed package has another one, or a message does
+not fit, the message is made an object in the ordinary way.
 """
 
 from __future__ import annotations
