@@ -27,7 +27,7 @@ INTERFACE_SOURCES = ('msg', 'srv', 'cmake', 'interfaces', 'launch', 'config', 's
                      'masa_ros', 'CMakeLists.txt', 'package.xml')
 INSTALLED = VENV / 'masa_ros-installed'
 BUILT = COLCON / 'masa_ros-built'
-EXTRAS = ('colcon', 'evaluate', 'train', 'test', 'lint')
+EXTRAS = ('colcon', 'evaluate', 'train', 'grounding-dino', 'features', 'ray', 'test', 'lint')
 WHEEL_EXTRAS = ('ros', 'ros-build', 'ament-lint')
 
 
