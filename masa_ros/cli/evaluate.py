@@ -112,7 +112,8 @@ def add_parser(subparsers: Any) -> None:
     recording.add_argument('--fps', type=float, help='frame rate of a video or image folder')
     parser.add_argument('--workers', type=int, default=1, help='processes')
     parser.add_argument('--ray', default=None, nargs='?', const='local', metavar='ADDRESS',
-                        help='spread sequences over a Ray cluster (pip install ray)')
+                        help='spread sequences over a Ray cluster, which must see the same '
+                        'files (extra: ray)')
     parser.add_argument('--out', type=Path, help='folder for the report; out/evaluate/NAME '
                         'when missing')
     parser.add_argument('--cache', type=Path, default=Path('out') / 'evaluate' / 'cache',
@@ -356,27 +357,36 @@ def _executor(args: argparse.Namespace) -> Iterator[Executor | None]:
         return
     try:
         import ray
-        from ray.util.multiprocessing import Pool
     except ModuleNotFoundError as error:
-        raise ModuleNotFoundError('--ray needs Ray; install it with pip install ray, or use '
-                                  '--workers for the processes of this machine') from error
-    ray.init(address=None if args.ray == 'local' else args.ray)
+        raise ModuleNotFoundError(
+            "--ray needs Ray; install it with pip install 'masa_ros[ray]', or use --workers for "
+            'the processes of this machine') from error
+    ray.init(address=args.ray, include_dashboard=False, log_to_driver=False)
     try:
-        with Pool() as pool:
-            yield PoolExecutor(pool)
+        yield RayExecutor(ray)
     finally:
         ray.shutdown()
 
 
-class PoolExecutor(Executor):
-    """An executor over anything with ``apply_async`` of `multiprocessing.pool.Pool`."""
+class RayExecutor(Executor):
+    """
+    Runs calls as Ray's tasks.
 
-    def __init__(self, pool: Any) -> None:
-        self._pool = pool
+    Parameters
+    ----------
+    ray : module
+        Ray, connected to a cluster.
+
+    """
+
+    def __init__(self, ray: Any) -> None:
+        self._call = ray.remote(_call)
 
     def submit(self, function: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
         """Schedule a call."""
-        future: Future[Any] = Future()
-        self._pool.apply_async(function, args, kwargs, callback=future.set_result,
-                               error_callback=future.set_exception)
+        future: Future[Any] = self._call.remote(function, args, kwargs).future()
         return future
+
+
+def _call(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    return function(*args, **kwargs)
