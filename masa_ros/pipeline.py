@@ -509,7 +509,7 @@ class Pipeline:
 
     @property
     def _sharing_model(self) -> Any:
-        """The model, as one with ``encode``: the detector has found that it is one."""
+        """Return the model as one with ``encode``: the detector has found that it is one."""
         return self._model
 
     def _encode(

@@ -22,7 +22,7 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
     group.add_argument('--detector', metavar='NAME[:WHAT]', help='who finds the boxes: an .onnx '
                        'file, torchvision:ARCHITECTURE, grounding_dino, detic, proposals or grid; '
                        'see docs/detectors.md')
-    group.add_argument('--proposals', choices=('own', 'grid'), help="who finds objects of any "
+    group.add_argument('--proposals', choices=('own', 'grid'), help='who finds objects of any '
                        "kind: the model's own proposals, or SAM's grid of points (slow); the same "
                        'as --detector proposals and --detector grid')
     group.add_argument('--text', help='classes to find, separated by dots, such as '

@@ -16,6 +16,8 @@ failures", ICPR 2010.
 
 from __future__ import annotations
 
+from typing import Any
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -108,8 +110,9 @@ def _grid(box: NDArray[np.float32]) -> NDArray[np.float32]:
 def _flow(
     first: NDArray[np.uint8], second: NDArray[np.uint8], points: NDArray[np.float32],
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    moved, status, _ = cv2.calcOpticalFlowPyrLK(
-        first, second, points.reshape(-1, 1, 2), None, winSize=(11, 11), maxLevel=3)  # type: ignore[call-overload]
+    follow: Any = cv2.calcOpticalFlowPyrLK  # Its stub knows no call without a first guess.
+    moved, status, _ = follow(
+        first, second, points.reshape(-1, 1, 2), None, winSize=(11, 11), maxLevel=3)
     return np.asarray(moved, np.float32).reshape(-1, 2), np.asarray(status).ravel() > 0
 
 

@@ -117,8 +117,8 @@ def test_each_camera_takes_its_own_detections(robot: Robot) -> None:
     from vision_msgs.msg import Detection2DArray
     robot.start(TWO, 'policy:=every', 'detections.wait_s:=20.0')
     rig = Rig(robot, 'front', 'left')
-    boxes = {'front': [[10.0, 8.0, 30.0, 40.0]], 'left': [[1.0, 1.0, 9.0, 9.0],
-                                                         [40.0, 8.0, 60.0, 40.0]]}
+    boxes = {'front': [[10.0, 8.0, 30.0, 40.0]],
+             'left': [[1.0, 1.0, 9.0, 9.0], [40.0, 8.0, 60.0, 40.0]]}
     makers = {name: robot.publisher(f'boxes {name}', Detection2DArray,
                                     f'/tracker/{name}/input/detections') for name in rig.names}
     robot.tick()
