@@ -411,7 +411,8 @@ def _by_gap(axes: Any, rows: list[dict[str, Any]], names: list[str]) -> None:
                      color=COLORS[i % 8], hatch=('', '//', '..', 'xx')[i % 4],
                      edgecolor='white', linewidth=0.5)
     labels = [key.removeprefix('kept_').replace('_', ' ') for key in keys]
-    axes.set(ylabel='share with the same id', xlabel='length of the gap', ylim=(0, 1))
+    axes.set(ylabel='share with the same id', xlabel='length of the gap', ylim=(0, 1.4))
+    axes.set_yticks(np.linspace(0, 1, 6))
     axes.set_xticks(range(len(keys)), labels)
     _legend(axes)
 
