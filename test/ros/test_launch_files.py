@@ -83,8 +83,8 @@ def test_only_given_arguments_reach_the_node(root: Path) -> None:
 
 
 def test_the_topics_of_one_camera_are_remapped(root: Path) -> None:
-    from launch.launch_context import LaunchContext
     module = load(root, 'tracker.launch.py')
+    from launch.launch_context import LaunchContext
     context = LaunchContext()
     context.launch_configurations.update(
         image_topic='/camera/image', detections_topic='', camera_info_topic='')
@@ -94,9 +94,9 @@ def test_the_topics_of_one_camera_are_remapped(root: Path) -> None:
 
 
 def test_the_topics_of_several_cameras_carry_their_names(root: Path) -> None:
+    module = load(root, 'tracker.launch.py')
     from launch.launch_context import LaunchContext
     from launch_ros.utilities import evaluate_parameters
-    module = load(root, 'tracker.launch.py')
     node = started(module, cameras='front, left', text='car . bus',
                    image_topic='/sensors/{camera}/image')[0]
     context = LaunchContext()

@@ -85,10 +85,16 @@ def test_memory_does_not_grow_with_the_number_of_images() -> None:
 
 def judge(stream: dict[str, Any] | None = None, before: dict[str, Any] | None = None,
           **now: Any) -> tuple[int, str]:
-    from masa_ros.ros.diagnostics import diagnostics_message, ModelState, StreamState
+    from masa_ros.ros.diagnostics import (
+        diagnostics_message,
+        ModelState,
+        StreamState,
+        TopicState,
+    )
     quiet = Snapshot(10, 10, {}, {}, 10.0, 10.0, 0.1, 0.2, False, {'track': 1.0}, 0.1)
     state = StreamState(**{'lifecycle': 'active', 'active_s': 10.0, 'topic': '/image',
                            **(stream or {})})
+    state = replace(state, upstream=tuple(TopicState(str(name)) for name in state.upstream))
     message = diagnostics_message(
         _stamp(), 'tracker', [(replace(quiet, **now), replace(quiet, **(before or {})), state)],
         ModelState(True, 'classical'), DiagnosticsConfig())
@@ -122,7 +128,7 @@ OK, WARN, ERROR = 0, 1, 2
     ({'dropped': {'stale': 3}}, OK, 'tracking'),  # what the policy latest is for
     ({'problems': {'clock jumps': 1}}, WARN, '1 clock jumps'),
     ({'dropped': {'without detections': 5},
-      'stream': {'finds_objects': False, 'detections_topic': '/boxes'}}, WARN,
+      'stream': {'finds_objects': False, 'upstream': ('/boxes',)}}, WARN,
      'publish detections on /boxes'),
 ])
 def test_the_level_says_whether_somebody_should_look(
@@ -140,7 +146,7 @@ def test_the_model_that_failed_and_the_untrained_one_are_told() -> None:
 
     def model_status(state: ModelState) -> Any:
         return diagnostics_message(_stamp(), 'tracker', [(quiet, quiet, StreamState('active'))],
-                                   state, DiagnosticsConfig()).status[1]
+                                   state, DiagnosticsConfig()).status[-1]
     failed = model_status(ModelState(False, 'sam_vit_b', error='no weights'))
     assert (failed.level[0], failed.message) == (ERROR, 'not loaded: no weights')
     random = model_status(ModelState(True, 'sam_vit_b', trained=False))
