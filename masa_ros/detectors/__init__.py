@@ -40,7 +40,7 @@ class DetectorConfig:
         'the detector grid where the tracking model is none.')
     checkpoint: str = setting(
         '', 'Weights of the detector: an ONNX file, a state dict for torchvision, a folder or '
-        "gdino_masa.pth for grounding_dino, detic_masa.pth for detic. Empty takes the tracking "
+        'gdino_masa.pth for grounding_dino, detic_masa.pth for detic. Empty takes the tracking '
         "model's own file where it holds the detector too.")
     text_model: str = setting(
         '', 'Folder of the text side: the BERT vocabulary for grounding_dino (vocab.txt), the '
