@@ -131,7 +131,7 @@ class Camera:
                           report=self._report,
                           lost=partial(self.monitor.problem, 'lost by the middleware'))
         if config.detections.source != 'none':
-            self._upstream.open(self._set_join_timer)
+            self._upstream.start(self._set_join_timer)
         self._inputs['image'] = receive(
             kind=CompressedImage if config.compressed else Image, topic=self.image_topic,
             callback=self._on_image)

@@ -86,7 +86,7 @@ class DetectionTopics:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Resolved names, in the order of the bits of ``TrackedObject.detected_by``."""
+        """Return the resolved names, in the order of the bits of ``TrackedObject.detected_by``."""
         return tuple(topic.name for topic in self._topics)
 
     @property
@@ -94,7 +94,7 @@ class DetectionTopics:
         """Whether any topic that can be read had a publisher when last looked at."""
         return any(topic.publishers for topic in self._topics)
 
-    def open(self, after: Callable[[], None]) -> None:
+    def start(self, after: Callable[[], None]) -> None:
         """
         Start to receive, as soon as there is something to receive.
 
