@@ -28,7 +28,7 @@ from masa_ros.structures.instances import Instances
 from masa_ros.tracking.tracker import TrackerConfig
 import numpy as np
 
-BASELINES = ('sort', 'bytetrack', 'ocsort', 'cbiou', 'iou')
+BASELINES = ('sort', 'bytetrack', 'ocsort', 'cbiou', 'botsort', 'deepsort', 'iou')
 WIDTH_PX, HEIGHT_PX, RATE_HZ = 1920, 1080, 30.0
 
 

@@ -246,8 +246,9 @@ def _extra(
     row: dict[str, Any] = {'tracker': group[0].run.tracker, 'stride': group[0].run.stride,
                            'faults': group[0].run.faults}
     if dataset in ('tao', 'bdd_mot', 'bdd_mots'):
-        mean, of_classes = score_teta([teta_frames(sequence, frames) for sequence, frames in
-                              zip(sequences, tracks, strict=True)])
+        mean, of_classes = score_teta([
+            teta_frames(sequence, frames)
+            for sequence, frames in zip(sequences, tracks, strict=True)])
         row |= {'TETA': mean.teta, 'LocA (TETA)': mean.loc_a, 'AssocA': mean.assoc_a,
                 'ClsA': mean.cls_a}
         for name, classes in class_groups.items():

@@ -105,8 +105,8 @@ TABLES: dict[str, tuple[PublishedTable, ...]] = {
             'MASA-R50 (table 10)': (48.7, 53.6, 54.7, 35.2, 40.4)}),
         PublishedTable('Self-supervised features on BDD100K MOTS (trained on BDD and COCO)',
                        _paper(7), ('AssocA', 'mIDF1'), {
-            'VFS': (30.7, 30.1), 'MoCo v2': (51.0, 45.3), 'DINO': (20.2, 22.2),
-            'MASA-SAM-B': (53.7, 49.1)}),
+                           'VFS': (30.7, 30.1), 'MoCo v2': (51.0, 45.3), 'DINO': (20.2, 22.2),
+                           'MASA-SAM-B': (53.7, 49.1)}),
         PublishedTable('BDD100K MOTS, weights to download', MODEL_ZOO, ('AssocA', 'mIDF1'), {
             'MASA-R50': (54.8, 50.2), 'MASA-SAM-B': (54.1, 49.7), 'MASA-SAM-H': (54.8, 50.1),
             'MASA-Detic': (53.8, 49.9), 'MASA-GroundingDINO': (53.3, 48.9)}),
@@ -126,8 +126,8 @@ TABLES: dict[str, tuple[PublishedTable, ...]] = {
             'MASA-R50 (table 11)': (54.8, 71.3, 54.0, 51.7, 44.2)}),
         PublishedTable('Self-supervised features on BDD100K MOT (trained on BDD and COCO)',
                        _paper(7), ('AssocA', 'mIDF1'), {
-            'VFS': (29.2, 35.0), 'MoCo v2': (42.7, 46.7), 'DINO': (23.1, 16.8),
-            'MASA-SAM-B': (51.9, 54.9)}),
+                           'VFS': (29.2, 35.0), 'MoCo v2': (42.7, 46.7), 'DINO': (23.1, 16.8),
+                           'MASA-SAM-B': (51.9, 54.9)}),
         PublishedTable('Training strategy and architecture on BDD100K MOT', _paper(8),
                        ('AssocA', 'mIDF1'), {
             'features of SAM-B': (32.9, 37.3), '+ MASA training': (48.5, 51.7),

@@ -173,7 +173,7 @@ def matching_data(
 
 def mask_overlap(truth: TrackedInstances, found: TrackedInstances) -> NDArray[np.float64]:
     """
-    IoU of masks, ``(N, M)``; an object without a mask overlaps nothing.
+    Compute the IoU of masks, ``(N, M)``; an object without a mask overlaps nothing.
 
     A pixel of several results belongs to the one with the highest score.
     """
