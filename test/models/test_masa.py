@@ -429,6 +429,7 @@ def test_short_memory_means_fewer_images_at_once(
 
 @pytest.mark.slow
 @pytest.mark.data
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize('name', ['sam_vitb', 'gdino', 'detic'])
 def test_other_variants_from_published_files_give_the_authors_codes_numbers(
     tmp_path: Path, shared: Path, make_weight: Callable[..., Any], name: str,
