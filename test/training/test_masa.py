@@ -249,6 +249,7 @@ def test_every_variant_has_its_parts() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize('name', ['masa_sam_vit_b', 'masa_detic'])
 def test_a_real_variant_makes_a_step(
     settings: dict[str, object], tmp_path: Path, name: str,
