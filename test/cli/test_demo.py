@@ -134,7 +134,8 @@ def test_a_recording_without_boxes_stops_before_the_node_starts(
     tmp_path: Path, capsys: pytest.CaptureFixture[str],
 ) -> None:
     cv2.imwrite(str(tmp_path / '1.jpg'), np.zeros((40, 60, 3), np.uint8))
-    assert main(['demo', '--out', str(tmp_path / 'out'), '--input', str(tmp_path / '1.jpg')]) == 2
+    assert main(['demo', '--out', str(tmp_path / 'out'), '--input', str(tmp_path / '1.jpg'),
+                 '--model', 'classical']) == 2
     shown = capsys.readouterr().err
     assert '--detector' in shown
     assert '--detections' in shown

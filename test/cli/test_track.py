@@ -170,7 +170,7 @@ def test_a_video_with_a_file_of_boxes(result: Path, tmp_path: Path) -> None:
 def test_without_boxes_the_way_out_is_named(
     result: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert track(result / 'overlay.webm', '--out', tmp_path / 'out') == 2
+    assert track(result / 'overlay.webm', '--out', tmp_path / 'out', '--model', 'classical') == 2
     shown = capsys.readouterr().err
     assert all(word in shown for word in ('--detector', '--detections', '--topics', '--model'))
     assert not (tmp_path / 'out').exists()

@@ -88,10 +88,11 @@ def test_points_and_masks_start_tracks_too(empty: Robot) -> None:
     empty.detections_publisher()
 
     def detected() -> bool:
-        header = empty.send_image(picture())
+        header = empty.tick()
         empty.send_boxes([BOX], header)
+        empty.send_image(picture(), header=header)
         return 1 in seen(empty.answer(header))
-    # Detections may come too late, since this node does not wait for them.
+    # This node does not wait for detections, so they come first; even then they may be too late.
     empty.wait_until(detected, 'a detected object')
     answer = add(empty, points=[Point(x=20.0, y=20.0), Point(x=50.0, y=50.0)],
                  point_labels=[1, 0])
