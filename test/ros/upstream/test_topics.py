@@ -118,7 +118,7 @@ def test_a_type_that_cannot_be_read_is_an_error_that_lists_those_that_can(robot:
         assert kind in status.message
 
 
-@pytest.mark.xfail(strict=False, reason='a node that discovers one of two detectors first reads it')
+@pytest.mark.xfail(strict=False, reason='a node that discovers one of two types first reads it')
 def test_two_types_on_one_topic_are_an_error_until_one_is_chosen(
     robot: Robot, detectors: Detectors,
 ) -> None:
