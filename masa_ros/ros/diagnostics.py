@@ -33,6 +33,8 @@ class TopicState:
         Whether images do not wait for it any more, because nothing comes.
     error : str
         Why nothing is read from it; empty where nothing is wrong.
+    unread : str
+        Which types that are published on it are not read; empty where there are none.
 
     """
 
@@ -42,6 +44,7 @@ class TopicState:
     received: int = 0
     silent: bool = False
     error: str = ''
+    unread: str = ''
 
 
 @dataclass(frozen=True)
@@ -206,9 +209,12 @@ def _detections_status(node: str, stream: StreamState) -> Any:
     level, message = DiagnosticStatus.OK, 'no detections are published'
     reading = [topic for topic in stream.upstream if topic.publishers]
     errors = [topic.error for topic in stream.upstream if topic.error]
+    unread = [topic.unread for topic in stream.upstream if topic.unread]
     silent = [topic.name for topic in stream.upstream if topic.silent]
     if errors:
         level, message = DiagnosticStatus.ERROR, '; '.join(errors)
+    elif unread:
+        level, message = DiagnosticStatus.WARN, '; '.join(unread)
     elif silent:
         level, message = DiagnosticStatus.WARN, f'nothing comes from {", ".join(silent)}'
     elif reading:

@@ -130,6 +130,9 @@ class DetectionTopics:
                 topic.close()
                 topic.error = str(error)
                 self._complain(topic.error, topic.error)
+            topic.unread = self._unread(topic, set(types))
+            if topic.unread:
+                self._complain(topic.unread, topic.unread)
             if topic.subscription is not None:
                 topic.subscription.match()
             topic.publishers = 0 if topic.kind is None else types.count(topic.kind.name)
@@ -139,7 +142,7 @@ class DetectionTopics:
         now_s = time.monotonic()
         return [TopicState(
             topic.name, '' if topic.kind is None else topic.kind.name, topic.publishers,
-            topic.received, self._intake.is_silent(topic.index, now_s), topic.error)
+            topic.received, self._intake.is_silent(topic.index, now_s), topic.error, topic.unread)
             for topic in self._topics]
 
     def _choose(self, topic: _Topic, offered: set[str]) -> UpstreamType | None:
@@ -161,6 +164,17 @@ class DetectionTopics:
                 f'{topic.name} carries {" and ".join(readable)}, all of which can be read: choose '
                 'one with detections.types, or give one publisher another topic')
         return TYPES[readable[0]]
+
+    def _unread(self, topic: _Topic, offered: set[str]) -> str:
+        """Say which types of a topic that is read are not; empty where the user chose."""
+        if topic.kind is None or self._config.detections.type_of(topic.index) != AUTO:
+            return ''
+        others = sorted(offered - {topic.kind.name})
+        if not others:
+            return ''
+        return (f'{topic.name} carries {topic.kind.name}, which is read because it was found '
+                f'first, and {" and ".join(others)}, which is not: choose one with '
+                'detections.types, or give one publisher another topic')
 
     def _subscribe(self, topic: _Topic, kind: UpstreamType | None) -> None:
         """Receive messages of a type, and no longer those of another."""
@@ -213,6 +227,7 @@ class _Topic:
         self.publishers = 0
         self.received = 0
         self.error = ''
+        self.unread = ''
 
     def close(self) -> None:
         """Stop to receive."""

@@ -10,9 +10,14 @@ from pathlib import Path
 import signal
 import subprocess
 import sys
+from types import SimpleNamespace
 from typing import Any, TypeAlias
 
 from masa_ros.ros import convert
+from masa_ros.ros.intake import Intake, Work
+from masa_ros.ros.monitor import Monitor
+from masa_ros.ros.parameters import NodeConfig
+from masa_ros.ros.upstream.topics import DetectionTopics
 import pytest
 import upstream_messages as messages
 from upstream_messages import ARRAY, OWN, SINGLE, Thing, TIER4, YOLO
@@ -118,24 +123,48 @@ def test_a_type_that_cannot_be_read_is_an_error_that_lists_those_that_can(robot:
         assert kind in status.message
 
 
-@pytest.mark.xfail(strict=False, reason='a node that discovers one of two types first reads it')
-def test_two_types_on_one_topic_are_an_error_until_one_is_chosen(
+def test_a_second_type_on_a_topic_is_reported_and_read_when_the_first_has_gone(
     robot: Robot, detectors: Detectors,
 ) -> None:
     first = detectors.start(ARRAY)
-    detectors.start(YOLO)
-    # A node that sees one of them before the other reads that one, so both must be known first.
-    robot.wait_until(lambda: robot.node.count_publishers('/tracker/input/detections') == 2,
-                     'both detectors')
     start(robot)
-    status, _ = robot.diagnostics('detections', lambda status, _: status.level == b'\x02')
-    assert f'{ARRAY} and {YOLO}' in status.message
-    assert 'detections.types' in status.message
-    # Without the one the other is read.
+    detectors.wait_until_read(ARRAY)
+    detectors.start(YOLO)
+    status, values = robot.diagnostics(
+        'detections', lambda status, _: status.level == b'\x01' and 'types' in status.message)
+    assert f'{ARRAY}, which is read because it was found first' in status.message
+    assert f'{YOLO}, which is not' in status.message
+    assert values[f'{TOPIC}: type'] == ARRAY
     first.send_signal(signal.SIGINT)
     first.wait()
     detectors.wait_until_read(YOLO)
     assert first_answer(robot).objects[0].label == 'car'
+
+
+class TwoPublishers:
+    """A node, as far as choosing a type needs one, that knows two publishers at once."""
+
+    def get_publishers_info_by_topic(self, _: str) -> list[Any]:
+        return [SimpleNamespace(topic_type=kind) for kind in (YOLO, ARRAY)]
+
+
+def test_two_types_found_at_once_are_an_error_that_names_the_way_out() -> None:
+    complaints: list[str] = []
+
+    def complain(_: str, text: str) -> None:
+        complaints.append(text)
+
+    config, monitor = NodeConfig(), Monitor()
+    intake = Intake(config, monitor, list[Work]().append, complain)
+    topics = DetectionTopics(
+        TwoPublishers(), [TOPIC], config, intake, monitor, complain, complaints.append)
+    topics.match()
+    state, = topics.states()
+    assert state.kind == ''
+    assert state.publishers == 0
+    assert f'{ARRAY} and {YOLO}' in state.error
+    assert 'detections.types' in state.error
+    assert complaints == [state.error]
 
 
 def test_the_chosen_one_of_two_types_is_read(robot: Robot, detectors: Detectors) -> None:
