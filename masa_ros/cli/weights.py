@@ -74,7 +74,7 @@ def _list(_: argparse.Namespace) -> int:
 
 
 def _size(entry: WeightsFile) -> str:
-    return f'{entry.size_bytes / 1e6:.0f} MB' if entry.size_bytes else '?'
+    return weights.readable_size(entry.size_bytes) if entry.size_bytes else '?'
 
 
 def _state(entry: WeightsFile) -> str:
@@ -88,7 +88,7 @@ def _state(entry: WeightsFile) -> str:
             return 'here, WRONG SIZE'
         return 'here'
     if part.is_file():
-        return f'{part.stat().st_size / 1e6:.0f} MB fetched'
+        return f'{weights.readable_size(part.stat().st_size)} fetched'
     return '-'
 
 

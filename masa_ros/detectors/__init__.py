@@ -41,10 +41,12 @@ class DetectorConfig:
     checkpoint: str = setting(
         '', 'Weights of the detector: an ONNX file, a state dict for torchvision, a folder or '
         'gdino_masa.pth for grounding_dino, detic_masa.pth for detic. Empty takes the tracking '
-        "model's own file where it holds the detector too.")
+        "model's own file where it holds the detector too, else the one that masa_ros weights "
+        'fetch got.')
     text_model: str = setting(
         '', 'Folder of the text side: the BERT vocabulary for grounding_dino (vocab.txt), the '
-        'CLIP text model for detic. Empty looks in the folder of the weights.')
+        'CLIP text model for detic. Empty looks beside the weights, then for a fetched '
+        'vocabulary.')
     device: str = setting(
         'auto', 'Device: auto (a GPU where there is one), cpu, cuda or cuda:<index>. Where '
         "features are shared it is the model's.")

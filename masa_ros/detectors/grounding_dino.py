@@ -45,6 +45,7 @@ from masa_ros.detectors.on_backbone import (
 )
 from masa_ros.detectors.prompts import unique_names, wanted_names
 from masa_ros.detectors.selection import Vocabulary
+from masa_ros.models import weights as published
 from masa_ros.models.checkpoint import read_entries
 from masa_ros.models.masa import resolve_device
 from masa_ros.models.preprocess import Prepared
@@ -63,8 +64,9 @@ HOW_TO_GET = (
     'tracking adapter in one file), or the folder of https://huggingface.co/IDEA-Research/'
     'grounding-dino-tiny (Swin-T) or grounding-dino-base (Swin-B), Apache-2.0')
 HOW_TO_GET_VOCABULARY = (
-    'put vocab.txt of https://huggingface.co/google-bert/bert-base-uncased (Apache-2.0, 232 kB) '
-    'beside the weights, or set detector.text_model to its folder')
+    'run masa_ros weights fetch bert_vocabulary on a machine with a network, or put vocab.txt of '
+    'https://huggingface.co/google-bert/bert-base-uncased (Apache-2.0, 232 kB) beside the '
+    'weights, or set detector.text_model to its folder')
 
 
 def build(config: DetectorConfig, model: Any = None) -> GroundingDino:
@@ -122,7 +124,7 @@ class Tokenizer:
     ----------
     given : str
         Folder with a tokenizer or a ``vocab.txt``, or such a file; empty looks beside the
-        weights.
+        weights, then in the folder of ``masa_ros weights``.
     weights : Path
         Folder or file of the weights.
 
@@ -140,11 +142,14 @@ class Tokenizer:
         folder = Path(given).expanduser() if given else (
             weights if weights.is_dir() else weights.parent)
         file = folder if folder.is_file() else folder / 'vocab.txt'
+        fetched = published.folder() / published.entry_of('bert_vocabulary').file
         if file.is_file():
             self._tokenizer = transformers.BertTokenizer(str(file))
         elif (folder / 'tokenizer.json').is_file():
             self._tokenizer = transformers.AutoTokenizer.from_pretrained(
                 str(folder), local_files_only=True)
+        elif not given and fetched.is_file():
+            self._tokenizer = transformers.BertTokenizer(str(fetched))
         else:
             raise FileNotFoundError(f'no vocabulary for the text at {file}; the weights do not '
                                     f'hold one: {HOW_TO_GET_VOCABULARY}')

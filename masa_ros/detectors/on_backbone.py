@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from masa_ros.models import weights
 from masa_ros.models.backbones.swin import relative_position_index, Swin
 from masa_ros.models.preprocess import equal_sizes, prepare, Prepared
 from masa_ros.models.variants import InputRule
@@ -123,7 +124,8 @@ def find_weights(
     variant : str
         Model whose file holds the detector, such as ``masa_detic``.
     checkpoint : str
-        File or folder that the user named; empty takes the model's file.
+        File or folder that the user named; empty takes the model's file, or else the published
+        one in the weights folder.
     model : Model or None
         Model of the pipeline.
     how_to_get : str
@@ -143,11 +145,13 @@ def find_weights(
 
     """
     own = getattr(model, 'file', None) if getattr(model, 'name', '') == variant else None
-    path = Path(checkpoint).expanduser() if checkpoint else own
-    if path is None or not path.exists():
+    published = weights.folder() / weights.entry_of(variant).file
+    path = Path(checkpoint).expanduser() if checkpoint else own or published
+    if not path.exists():
         raise FileNotFoundError(
-            (f'no weights of the detector {detector} at {path}; correct detector.checkpoint'
-             if path else f'detector.checkpoint is empty and the model is not {variant}')
+            f'no weights of the detector {detector} at {path}; '
+            + ('correct detector.checkpoint' if checkpoint else
+               f'detector.checkpoint is empty and the model is not {variant}')
             + f'; {how_to_get}')
     return path, model if own is not None and path.resolve() == own.resolve() else None
 

@@ -47,7 +47,8 @@ class WeightsFile:
     Parameters
     ----------
     name : str
-        What `find` and ``masa_ros weights`` call it: the name of the model that needs it.
+        What `find` and ``masa_ros weights`` call it: the name of the model that needs it, or
+        what it is.
     file : str
         File name, as published.
     url : str
@@ -99,6 +100,12 @@ FILES: dict[str, WeightsFile] = {entry.name: entry for entry in (
     WeightsFile('masa_gdino', 'gdino_masa.pth', _MASA + 'gdino_masa.pth', _UNSTATED,
                 md5='4b703764ce82b6a133b47fb5aef2e4e2'),
     WeightsFile('masa_detic', 'detic_masa.pth', _MASA + 'detic_masa.pth', _UNSTATED),
+    # No weights, but text prompts for Grounding-DINO are not read without it.
+    WeightsFile(
+        'bert_vocabulary', 'vocab.txt',
+        'https://huggingface.co/google-bert/bert-base-uncased/resolve/main/vocab.txt', _APACHE,
+        231508, '07eced375cec144d27c900241f3e339478dec958f92fddbc551f295c992038a3',
+        '64800d5d8528ce344256daf115d4965e'),
 )}
 """Every file that `masa_ros weights` knows, by name."""
 
@@ -159,7 +166,7 @@ def how_to_get(entry: WeightsFile, chosen: bool = False) -> str:
 
 
 def _by_hand(entry: WeightsFile) -> str:
-    size = f', {_megabytes(entry.size_bytes)}' if entry.size_bytes else ''
+    size = f', {readable_size(entry.size_bytes)}' if entry.size_bytes else ''
     return (f'download {entry.url} (licence {entry.licence}{size}) on a machine with a network '
             f'and put it at {folder() / entry.file} (MASA_ROS_WEIGHTS names another folder)')
 
@@ -386,8 +393,9 @@ def fetch(
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise OSError(
                 errno.ENOSPC, f'no room for {entry.file} in {target.parent}: free some '
-                f'{_megabytes(_missing_bytes(entry, target))} or set MASA_ROS_WEIGHTS to another '
-                'disk, then run the command again; it continues where it stopped') from error
+                f'{readable_size(_missing_bytes(entry, target))} or set MASA_ROS_WEIGHTS to '
+                'another disk, then run the command again; it continues where it '
+                'stopped') from error
         if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR, errno.EEXIST):
             raise OSError(error.errno, f'{target.parent} cannot be written; set MASA_ROS_WEIGHTS '
                           'to another folder') from error
@@ -529,7 +537,10 @@ def _missing_bytes(entry: WeightsFile, target: Path) -> int:
     return max(entry.size_bytes - (part.stat().st_size if part.exists() else 0), 0)
 
 
-def _megabytes(size_bytes: int) -> str:
+def readable_size(size_bytes: int) -> str:
+    """Size of a file for people."""
+    if size_bytes < 1e6:
+        return f'{size_bytes / 1e3:.0f} kB'
     return f'{size_bytes / 1e6:.0f} MB'
 
 

@@ -37,7 +37,7 @@ def test_list_shows_every_file_and_what_is_here(
     assert main(['list']) == 0
     lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()}
     assert str(cache) in lines['folder:']
-    assert lines['thing'].split()[2:] == ['0', 'MB', 'here', 'not', 'stated', '(code:', 'MIT)']
+    assert lines['thing'].split()[2:] == ['0', 'kB', 'here', 'not', 'stated', '(code:', 'MIT)']
     assert 'WRONG SIZE' in lines['mobile_sam']
     assert '2 MB fetched' in lines['masa_r50']
     assert set(FILES) <= lines.keys()

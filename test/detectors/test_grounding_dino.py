@@ -328,7 +328,32 @@ def test_a_prompt_holds_the_tokens_of_its_names_between_full_stops(dino_file: Pa
         make_prompt(['?'], tokenize, 256)
 
 
-def test_missing_files_say_how_to_get_them(dino_file: Path, tmp_path: Path) -> None:
+def test_what_was_fetched_needs_no_setting_but_the_text(
+    dino_file: Path, monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv('MASA_ROS_WEIGHTS', str(dino_file.parent))
+    detector = build_detector(
+        DetectorConfig(text='car . traffic cone', device='cpu'), SimpleNamespace(name='tiny'))
+    assert isinstance(detector, GroundingDino)
+    assert detector.class_names == ('car', 'traffic cone')
+    assert not detector.shares_features
+
+
+def test_a_fetched_vocabulary_serves_weights_elsewhere(
+    dino_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv('MASA_ROS_WEIGHTS', str(dino_file.parent))
+    elsewhere = tmp_path / 'mine.pth'
+    elsewhere.write_bytes(dino_file.read_bytes())
+    assert build(elsewhere).class_names == ('car', 'traffic cone', 'person')
+    with pytest.raises(FileNotFoundError, match=r'no vocabulary.*fetch bert_vocabulary'):
+        build(elsewhere, text_model=str(tmp_path))
+
+
+def test_missing_files_say_how_to_get_them(
+    dino_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv('MASA_ROS_WEIGHTS', str(tmp_path / 'none'))
     with pytest.raises(FileNotFoundError, match=r'checkpoint is empty.*weights fetch masa_gdino'):
         build_detector(config(Path(''), checkpoint=''))
     with pytest.raises(FileNotFoundError, match=r'no weights of .* at.*huggingface'):
