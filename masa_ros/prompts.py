@@ -393,14 +393,15 @@ def _find(prompt: Prompt, frame: Frame, seen: TrackedInstances, model: Model) ->
     points, positive = prompt.points, prompt.positive
     assert points is not None  # One of the three is given, as a Prompt checks.
     segment: Any = getattr(model, 'segment_points', None)
+    cut_out: Instances | None = None
     if segment is not None:
-        found: Instances | None = segment(frame.image, points.astype(np.float32), positive)
-        if found is not None and len(found):
-            return found
+        cut_out = segment(frame.image, points.astype(np.float32), positive)
+    if cut_out is not None and len(cut_out):
+        return cut_out
     row = _smallest_around(seen, points, positive)
     if row is not None:
         return seen.select([row])
-    if model.can_propose and segment is None:
+    if model.can_propose and cut_out is None:
         proposals = model.run([frame.image], [None])[0]
         row = _smallest_around(proposals, points, positive)
         if row is not None:

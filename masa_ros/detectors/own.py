@@ -177,16 +177,6 @@ class GridDetector:
 
 
 def _sam_of(model: Any) -> Any:
-    """
-    SAM put together from the parts of a MASA model, for the everything mode.
-
-    The decoder is copied in float32 (4 million weights), as that mode computes in it.
-    """
-    import copy
-
-    from segment_anything.modeling import Sam
-    import torch
-    parts = model.network.detector
-    sam = Sam(parts['backbone'], parts['prompt_encoder'],
-              copy.deepcopy(parts['mask_decoder']).to(torch.float32))
-    return sam.to(model.device).eval()
+    """SAM put together from the parts of a MASA model, for the everything mode."""
+    from masa_ros.models.sam.grid import assembled
+    return assembled(model.network.detector, model.device)

@@ -202,6 +202,7 @@ class MasaModel:
             torch.compile(self.network) if config.compile else self.network)
         self._portions = Portions('images', _IMAGES_AT_ONCE[self._device.type])
         self._segmenter: Any = None
+        self._sam: Any = None
         if network.variant.has_sam:
             from masa_ros.models.sam.decoder import BoxDecoder
             from masa_ros.models.sam.segment import BoxSegmenter
@@ -258,6 +259,45 @@ class MasaModel:
         finished = [instances for instances in results if instances is not None]
         return finished if self._segmenter else self._masks_from_outside(images, finished)
 
+    @torch.inference_mode()
+    def segment_points(
+        self, image: NDArray[np.uint8], points: NDArray[np.float32],
+        on_object: NDArray[np.bool_],
+    ) -> Instances | None:
+        """
+        Cut out the object that points are on; for prompts (`masa_ros.prompts`).
+
+        Parameters
+        ----------
+        image : ndarray
+            ``(H, W, 3)`` uint8 RGB.
+        points : ndarray
+            ``(K, 2)`` in its pixels.
+        on_object : ndarray
+            ``(K,)`` bool; the other points are beside the object.
+
+        Returns
+        -------
+        Instances or None
+            One object with mask, or no row where SAM's mask is empty. ``None`` where there is no
+            SAM, neither in the variant nor as the model of the masks.
+
+        """
+        if not self._segmenter:
+            other: Any = getattr(self._mask_model, 'segment_points', None)
+            return None if other is None else other(image, points, on_object)
+        from masa_ros.models.sam import grid
+        from masa_ros.models.sam.preprocess import Geometry
+        if self._sam is None:
+            parts: Any = self.network.detector
+            self._sam = grid.assembled(parts, self._device)
+        batch = self.encode([image])[0]
+        prepared, size = batch.prepared[0], batch.image_sizes[0]
+        assert batch.encoded.image_embedding is not None
+        return grid.segment_points(
+            self._sam, batch.encoded.image_embedding[0],
+            Geometry(size, prepared.size, prepared.pixels.shape[1]), points, on_object)
+
     def reconfigure(self, config: ModelConfig) -> None:
         """Take over the limits and thresholds that may change, from the next call on."""
         self.config = config
@@ -265,7 +305,7 @@ class MasaModel:
     def close(self) -> None:
         """Free the memory of the device; the model cannot be used afterwards."""
         self.network.to('meta')
-        self._segmenter = None
+        self._segmenter = self._sam = None
         if self._mask_model is not None:
             self._mask_model.close()
         if self._device.type == 'cuda':

@@ -218,6 +218,75 @@ def test_sam_variant_makes_masks_and_embeddings_in_one_pass(small_sam: MasaNetwo
     assert sum(mask is not None for mask in proposed.masks) == 2
 
 
+def test_points_cut_one_object_out_with_the_sam_inside(small_sam: MasaNetwork) -> None:
+    model = sam_model(small_sam)
+    image = picture(120, 160)
+    points = np.array([[40.5, 30.5], [100.5, 60.5]], np.float32)
+    found = model.segment_points(image, points, np.array([True, False]))
+    assert found is not None
+    mask = found.masks[0]
+    assert mask is not None
+    # The package's predictor, given the model's own features.
+    from segment_anything import SamPredictor
+    from segment_anything.modeling import Sam
+    parts: Any = small_sam.detector
+    predictor = SamPredictor(
+        Sam(parts['backbone'], parts['prompt_encoder'], parts['mask_decoder']).eval())
+    batch = model.encode([image])[0]
+    predictor.features = batch.encoded.image_embedding
+    predictor.original_size, predictor.input_size = (120, 160), batch.prepared[0].size
+    predictor.is_image_set = True
+    masks, qualities, _ = predictor.predict(
+        points.astype(np.float64) - 0.5, np.array([1, 0]), multimask_output=True)
+    best = int(np.argmax(qualities))
+    assert np.array_equal(mask.paste(120, 160), masks[best])
+    assert found.mask_qualities[0] == pytest.approx(float(qualities[best]), abs=1e-5)
+    assert found.boxes[0].tolist() == [
+        mask.x_offset, mask.y_offset, mask.x_offset + mask.width, mask.y_offset + mask.height]
+
+
+def test_points_on_one_object_and_beside_it_start_a_track(small_sam: MasaNetwork) -> None:
+    from masa_ros.pipeline import Pipeline
+    from masa_ros.prompts import Prompt
+    from masa_ros.structures.frame import Frame
+    model = sam_model(small_sam, proposal_score=0.99)
+    pipeline = Pipeline(model=model)
+    image = picture(120, 160)
+    pipeline.process(Frame(image, 1, 0, 'front'), Instances())
+    points, on_object = np.array([[40.5, 30.5], [100.5, 60.5]]), np.array([True, False])
+    added = pipeline.add_object('front', Prompt(points=points, on_object=on_object))
+    found = model.segment_points(image, points.astype(np.float32), on_object)
+    assert found is not None
+    assert added.box.tolist() == found.boxes[0].tolist()
+    known = pipeline.objects('front')
+    assert known.track_ids.tolist() == [added.track_id]
+    assert known.flags[0] & Flag.PROMPTED
+    again = pipeline.process(
+        Frame(image, 100_000_001, 1, 'front'), Instances.from_boxes(found.boxes))
+    assert again.tracks.track_ids.tolist() == [added.track_id]
+    # Its embedding was made from the same pixels.
+    assert again.tracks.similarities[0] > 0.9
+
+
+def test_points_are_left_to_the_mask_model_where_it_knows_them(r50: MasaNetwork) -> None:
+    image, there = picture(120, 160), np.ones(1, bool)
+    points = np.array([[40.0, 30.0]], np.float32)
+    assert masa(r50).segment_points(image, points, there) is None
+    assert masa(r50, ClassicalModel(ModelConfig(name='classical'))).segment_points(
+        image, points, there) is None
+    asked = []
+
+    class Pointing(ClassicalModel):
+        def segment_points(self, *given: Any) -> Instances:
+            asked.append(given)
+            return Instances.from_boxes([[1, 2, 3, 4]])
+    found = masa(r50, Pointing(ModelConfig(name='classical'))).segment_points(
+        image, points, there)
+    assert found is not None
+    assert found.boxes.tolist() == [[1, 2, 3, 4]]
+    assert len(asked) == 1
+
+
 def test_sam_batch_of_different_shapes_gives_what_images_give_alone(
     small_sam: MasaNetwork,
 ) -> None:

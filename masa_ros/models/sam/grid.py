@@ -7,6 +7,8 @@ there. The baseline that the MASA proposals are measured against, and slow.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +18,7 @@ from masa_ros.structures.masks import encode_plane, RoiMask
 import numpy as np
 from numpy.typing import NDArray
 from segment_anything import SamAutomaticMaskGenerator, SamPredictor
+from segment_anything.modeling import Sam
 import torch
 from torch import Tensor
 
@@ -75,6 +78,24 @@ class _Scaling:
     ) -> NDArray[np.float64]:
         """Scale ``(N, 2)`` points."""
         return coords * self._factors
+
+
+def assembled(parts: Mapping[str, Any], device: str | torch.device) -> Any:
+    """
+    Put SAM together from the parts that a MASA model carries.
+
+    Parameters
+    ----------
+    parts : mapping of str to Module
+        ``backbone``, ``prompt_encoder`` and ``mask_decoder``. The decoder is copied in float32 (4
+        million weights), as everything in this file computes in it.
+    device : str or torch.device
+        Where it runs.
+
+    """
+    sam = Sam(parts['backbone'], parts['prompt_encoder'],
+              copy.deepcopy(parts['mask_decoder']).to(torch.float32))
+    return sam.to(device).eval()
 
 
 @torch.no_grad()
