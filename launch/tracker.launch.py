@@ -31,6 +31,8 @@ ARGUMENTS = (
      'with cameras {camera}/detections.'),
     ('camera_info_topic', '', 'Topic of the calibration, if there is any; camera_info when '
      'empty, with cameras {camera}/camera_info.'),
+    ('click_topic', '', 'Topic of clicks on objects, such as /clicked_point of RViz and Foxglove; '
+     '~/input/click when empty, with cameras ~/<camera>/input/click.'),
     ('params_file', '', 'YAML file of parameters; config/tracker.yaml lists all of them.'),
     ('namespace', '', 'Namespace of the node; its outputs are <namespace>/tracker/output/...'),
     ('log_level', 'info', 'debug, info, warn, error or fatal.'),
@@ -77,6 +79,12 @@ def _start_tracker(context):
 def _remappings(context, cameras):
     """Remap the inputs of the only camera, or of each, to the given topics."""
     remappings = []
+    clicks = LaunchConfiguration('click_topic').perform(context)
+    if clicks:
+        # A point of space may be in the view of any camera, so they may share a topic.
+        prefixes = [(name, f'~/{name}/') for name in cameras] or [('', '~/')]
+        remappings += [(f'{prefix}input/click', clicks.replace('{camera}', name))
+                       for name, prefix in prefixes]
     for topic in ('image', 'detections', 'camera_info'):
         given = LaunchConfiguration(f'{topic}_topic').perform(context)
         if not cameras:

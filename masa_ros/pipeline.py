@@ -469,6 +469,18 @@ class Pipeline:
         return self._prompted.add(
             stream, prompt, self._model, self._trackers.get(stream), self.regions(stream))
 
+    def image_for_prompt(self, stream: str, stamp_ns: int) -> Frame:
+        """
+        Image that a prompt with some stamp goes to: the one with that stamp, or the newest.
+
+        Raises
+        ------
+        ValueError
+            If no image of the stream was processed yet.
+
+        """
+        return self._prompted.image(stream, stamp_ns)
+
     def remove_object(self, stream: str, track_id: int) -> None:
         """
         Stop tracking an object; it is reported as removed with the next frame.

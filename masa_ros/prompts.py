@@ -45,6 +45,10 @@ class PromptsConfig:
     max_objects: int = setting(
         50, 'Most objects per camera that can be asked for; each costs time in every image that '
         'nothing else finds it in.', minimum=0, maximum=1000, dynamic=True)
+    rectified: bool = setting(
+        False, 'Whether the images are rectified: clicked points of space then go through the '
+        'projection matrix of camera_info, otherwise through its camera matrix and distortion.',
+        dynamic=True)
     follow: bool = setting(
         True, 'Follow an object that was asked for by its pixels where no detection or proposal '
         'shows it, and look for it in the image when it was lost; its embedding decides whether '
@@ -262,6 +266,10 @@ class PromptedObjects:
         uuid = known.uuids[known.track_ids.tolist().index(track_id)]
         return Added(track_id, uuid, described.boxes[0],
                      f'object {track_id} is tracked from now on{note}')
+
+    def image(self, stream: str, stamp_ns: int) -> Frame:
+        """Image that a prompt with some stamp goes to."""
+        return self._frame(stream, stamp_ns)[0]
 
     def _frame(self, stream: str, stamp_ns: int) -> tuple[Frame, TrackedInstances, str]:
         """Frame of a stamp, or the newest one and a note about it."""

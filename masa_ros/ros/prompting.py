@@ -13,10 +13,12 @@ from masa_ros.pipeline import Pipeline
 from masa_ros.prompts import Added, Prompt
 from masa_ros.ros.camera import Camera, error_text, topic_prefix
 from masa_ros.ros.convert import image_to_rgb, stamp_to_ns, TrackInfo, tracks_to_message
+from masa_ros.ros.space_points import image_stamp, same_frame, SpacePoints
 from masa_ros.ros.worker import InferenceWorker
 from masa_ros.srv import AddObject, ListObjects, RemoveObject, SetClasses, SetText
 from masa_ros.structures.instances import Flag
 import numpy as np
+from numpy.typing import NDArray
 from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.parameter import Parameter
 from rclpy.task import Future
@@ -61,6 +63,7 @@ class Prompting:
         self._group = ReentrantCallbackGroup()
         # Wakes the executor when the model's thread has an answer.
         self._wake = node.create_guard_condition(lambda: None, self._group)
+        self._space = SpacePoints(node, self._group)
         for kind, name, callback in (
                 (AddObject, 'add_object', self._on_add),
                 (RemoveObject, 'remove_object', self._on_remove),
@@ -131,15 +134,33 @@ class Prompting:
         return response
 
     async def _on_click(self, camera: Camera, header: Any, point: Any) -> None:
+        where, stamp_ns = f'click at ({point.x:g}, {point.y:g})', stamp_to_ns(header.stamp)
         try:
-            _check_pixel(camera, header, point.z)
-            added = await self._add(camera, Prompt(
-                stamp_to_ns(header.stamp), points=np.array([[point.x, point.y]])))
+            pixel = np.array([point.x, point.y])
+            if _is_in_space(camera, header, point):
+                where = (f'click on the point ({point.x:g}, {point.y:g}, {point.z:g}) of '
+                         f'{header.frame_id or camera.frame_id!r}')
+                pixel, stamp_ns, note = await self._project(camera, header, point)
+                where += f', which is the pixel ({pixel[0]:.1f}, {pixel[1]:.1f}){note}'
+            added = await self._add(camera, Prompt(stamp_ns, points=pixel[None]))
         except Exception as error:
-            text = f'click at ({point.x:g}, {point.y:g}) starts nothing: {error_text(error)}'
+            text = f'{where} starts nothing: {error_text(error)}'
             camera.complain(text, text)
             return
-        self._node.get_logger().info(f'click at ({point.x:g}, {point.y:g}): {added.message}')
+        self._node.get_logger().info(f'{where}: {added.message}')
+
+    async def _project(
+        self, camera: Camera, header: Any, point: Any,
+    ) -> tuple[NDArray[np.float64], int, str]:
+        """Pixel of a point of space, the stamp of the image that it is in, and a note."""
+        self._check_active()
+        info = await self._space.calibration(f'{topic_prefix(camera.name)}input/camera_info')
+        stamp_ns = image_stamp(header, camera.frame_id)
+        frame, rectified = await self._ask(lambda pipeline: (
+            pipeline.image_for_prompt(camera.stream, stamp_ns),
+            pipeline.config.prompts.rectified))
+        pixel, note = await self._space.pixel(frame, info, header, point, rectified)
+        return pixel, frame.stamp_ns, note
 
     async def _on_box(self, camera: Camera, message: Any) -> None:
         corners = np.array([[corner.x, corner.y] for corner in message.polygon.points],
@@ -158,10 +179,13 @@ class Prompting:
             return
         self._node.get_logger().info(f'box: {added.message}')
 
-    async def _add(self, camera: Camera, prompt: Prompt) -> Added:
+    def _check_active(self) -> None:
         reason = self._inactive()
         if reason:
             raise ValueError(reason)
+
+    async def _add(self, camera: Camera, prompt: Prompt) -> Added:
+        self._check_active()
         added: Added = await self._ask(
             lambda pipeline: pipeline.add_object(camera.stream, prompt))
         return added
@@ -254,13 +278,26 @@ def _read_prompt(request: Any) -> Prompt:
         None if labels is None else labels == 1, mask, request.label)
 
 
+def _is_in_space(camera: Camera, header: Any, point: Any) -> bool:
+    """Whether a click is a point of space, as publish-point tools send it, and no pixel."""
+    if not header.frame_id:
+        _check_pixel(camera, header, point.z)
+    return bool(point.z != 0 or not _may_be_pixel(camera, header))
+
+
+def _may_be_pixel(camera: Camera, header: Any) -> bool:
+    """Whether the frame of a message is that of the image, or not said."""
+    return not (camera.frame_id and header.frame_id) or same_frame(
+        header.frame_id, camera.frame_id)
+
+
 def _check_pixel(camera: Camera, header: Any, z: float) -> None:
     """Refuse points of space: they look like pixels and are none."""
     if z != 0:
-        raise ValueError(f'its z is {z:g}, expected 0 as for a pixel of the image; points of '
-                         'space cannot be used')
-    frame_id = camera.frame_id
-    if frame_id and header.frame_id not in ('', frame_id):
+        raise ValueError(f'its z is {z:g}, expected 0 as for a pixel of the image; only clicks '
+                         'with the name of their frame may be points of space')
+    if not _may_be_pixel(camera, header):
         raise ValueError(
-            f'it is in the frame {header.frame_id!r}, expected a pixel of the image, whose '
-            f'frame is {frame_id!r} (or an empty frame); points of space cannot be used')
+            f'it is in the frame {header.frame_id!r}, expected pixels of the image, whose '
+            f'frame is {camera.frame_id!r} (or an empty frame); only clicks with the name of '
+            'their frame may be points of space')

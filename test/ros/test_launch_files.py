@@ -87,10 +87,12 @@ def test_the_topics_of_one_camera_are_remapped(root: Path) -> None:
     from launch.launch_context import LaunchContext
     context = LaunchContext()
     context.launch_configurations.update(
-        image_topic='/camera/image', detections_topic='', camera_info_topic='')
+        image_topic='/camera/image', detections_topic='', camera_info_topic='', click_topic='')
     assert module._remappings(context, []) == [
         ('~/input/image', '/camera/image'), ('~/input/detections', 'detections'),
         ('~/input/camera_info', 'camera_info')]
+    context.launch_configurations['click_topic'] = '/clicked_point'
+    assert module._remappings(context, [])[0] == ('~/input/click', '/clicked_point')
 
 
 def test_the_topics_of_several_cameras_carry_their_names(root: Path) -> None:
@@ -102,7 +104,7 @@ def test_the_topics_of_several_cameras_carry_their_names(root: Path) -> None:
     context = LaunchContext()
     context.launch_configurations.update(
         cameras='front, left', text='car . bus', image_topic='/sensors/{camera}/image',
-        detections_topic='', camera_info_topic='')
+        detections_topic='', camera_info_topic='', click_topic='')
     values = evaluate_parameters(context, node._Node__parameters)[0]
     assert list(values['cameras']) == ['front', 'left']
     assert values['detector.text'] == 'car . bus'
@@ -110,6 +112,9 @@ def test_the_topics_of_several_cameras_carry_their_names(root: Path) -> None:
         ('~/front/input/image', '/sensors/front/image'),
         ('~/left/input/image', '/sensors/left/image'),
         ('~/front/input/detections', 'front/detections')]
+    context.launch_configurations['click_topic'] = '/clicked_point'
+    assert module._remappings(context, ['front', 'left'])[:2] == [
+        ('~/front/input/click', '/clicked_point'), ('~/left/input/click', '/clicked_point')]
     context.launch_configurations['image_topic'] = '/one'
     with pytest.raises(RuntimeError, match='must stand in it'):
         module._remappings(context, ['front', 'left'])

@@ -123,9 +123,6 @@ def test_clicks_and_drawn_boxes_are_prompts(empty: Robot) -> None:
     clicks.publish(PointStamped(header=empty.header(), point=Point(x=20.0, y=20.0, z=0.0)))
     empty.wait_until(lambda: 'click at (20, 20): object 1 is tracked already' in empty.output,
                      'an answer to the click')
-    clicks.publish(PointStamped(
-        header=convert.make_header(1, 'map'), point=Point(x=1.0, y=2.0)))
-    empty.wait_until(lambda: "it is in the frame 'map'" in empty.output, 'a warning')
     clicks.publish(PointStamped(point=Point(x=1.0, y=2.0, z=3.0)))
     empty.wait_until(lambda: 'its z is 3, expected 0' in empty.output, 'another warning')
     pixels = empty.publisher('pixels', Point, '/tracker/input/pixel')
@@ -134,7 +131,98 @@ def test_clicks_and_drawn_boxes_are_prompts(empty: Robot) -> None:
                      'an answer to the pixel')
     boxes.publish(PolygonStamped(header=header))
     empty.wait_until(lambda: 'the polygon has 0 corners' in empty.output, 'a warning')
+    boxes.publish(PolygonStamped(
+        header=convert.make_header(1, 'map'), polygon=message.polygon))
+    empty.wait_until(lambda: "it is in the frame 'map', expected pixels" in empty.output,
+                     'a warning')
     assert seen(show(empty)) == [1]
+
+
+def calibration(frame_id: str = 'camera_optical') -> Any:
+    """Camera of 128 x 96 pixels whose lens bends towards the middle."""
+    from sensor_msgs.msg import CameraInfo
+    return CameraInfo(
+        header=convert.make_header(1, frame_id), height=96, width=128,
+        distortion_model='plumb_bob', d=[-0.2, 0.0, 0.0, 0.0, 0.0],
+        k=[100.0, 0.0, 64.0, 0.0, 100.0, 48.0, 0.0, 0.0, 1.0],
+        p=[90.0, 0.0, 64.0, 0.0, 0.0, 90.0, 48.0, 0.0, 0.0, 0.0, 1.0, 0.0])
+
+
+def test_a_published_point_of_space_is_the_pixel_that_shows_it(empty: Robot) -> None:
+    from geometry_msgs.msg import Point, PointStamped
+    from sensor_msgs.msg import CameraInfo
+    header = empty.send_image(picture())
+    empty.answer(header)
+    add(empty, box=BOX)
+    show(empty)
+    clicks = empty.publisher('clicks', PointStamped, '/tracker/input/click')
+    # Worked by hand: (-0.5, -0.3) on the plane z = 1, of which the lens leaves 1 - 0.2 * 0.34.
+    point = PointStamped(header=convert.make_header(5, 'camera_optical'),
+                         point=Point(x=-1.0, y=-0.6, z=2.0))
+    clicks.publish(point)
+    empty.wait_until(lambda: 'no CameraInfo came on /tracker/input/camera_info' in empty.output,
+                     'a warning')
+    calibrations = empty.node.create_publisher(CameraInfo, '/tracker/input/camera_info', 10)
+    empty.node.create_timer(0.05, lambda: calibrations.publish(calibration()))
+    clicks.publish(point)
+    empty.wait_until(lambda: 'which is the pixel (17.9, 20.5): object 1 is tracked already'
+                     in empty.output, 'an answer to the click')
+    assert empty.set_parameter('prompts.rectified', value=True)[0]
+    # Without the lens and with the other matrix: 64 - 0.5 * 90, 48 - 0.3 * 90.
+    clicks.publish(point)
+    empty.wait_until(lambda: 'which is the pixel (19.5, 21.5): object 1 is tracked already'
+                     in empty.output, 'an answer to the click')
+    for wrong, text in (((0.0, 0.0, -1.0), 'it is behind the camera'),
+                        ((9.0, 0.0, 1.0), 'is outside the image'),
+                        ((float('nan'), 0.0, 1.0), 'it is not finite')):
+        x, y, z = wrong
+        clicks.publish(PointStamped(header=point.header, point=Point(x=x, y=y, z=z)))
+        empty.wait_until(lambda text=text: text in empty.output, 'a warning')
+    assert seen(show(empty)) == [1]
+
+
+def test_a_point_in_another_frame_without_tf2_says_what_to_install(empty: Robot) -> None:
+    import importlib.util
+
+    from geometry_msgs.msg import Point, PointStamped
+    from sensor_msgs.msg import CameraInfo
+    if importlib.util.find_spec('tf2_ros') is not None:
+        pytest.skip('tf2_ros is installed')
+    clicks = empty.publisher('clicks', PointStamped, '/tracker/input/click')
+    calibrations = empty.node.create_publisher(CameraInfo, '/tracker/input/camera_info', 10)
+    empty.node.create_timer(0.05, lambda: calibrations.publish(calibration()))
+    show(empty)
+    clicks.publish(PointStamped(
+        header=convert.make_header(1, 'map'), point=Point(x=1.0, y=2.0, z=3.0)))
+    empty.wait_until(lambda: 'points of another frame need tf2_ros' in empty.output, 'a warning')
+    assert 'Traceback' not in empty.output
+    assert seen(show(empty)) == []
+
+
+def test_a_point_in_another_frame_goes_through_tf(empty: Robot) -> None:
+    tf2_ros: Any = pytest.importorskip('tf2_ros', reason='tf2_ros is not installed')
+    from geometry_msgs.msg import Point, PointStamped, Transform, TransformStamped, Vector3
+    from sensor_msgs.msg import CameraInfo
+    clicks = empty.publisher('clicks', PointStamped, '/tracker/input/click')
+    calibrations = empty.node.create_publisher(CameraInfo, '/tracker/input/camera_info', 10)
+    empty.node.create_timer(0.05, lambda: calibrations.publish(calibration()))
+    show(empty)
+    add(empty, box=BOX)
+    show(empty)
+    lost = PointStamped(header=convert.make_header(1, 'mars'), point=Point(z=3.0))
+    clicks.publish(lost)
+    empty.wait_until(lambda: "no transform from the frame 'mars' to 'camera_optical'"
+                     in empty.output, 'a warning')
+    # The camera stands 1 m ahead of the map's origin, half a turn about its own axis.
+    turned = Transform(translation=Vector3(x=1.0))
+    turned.rotation.z, turned.rotation.w = 1.0, 0.0
+    tf2_ros.StaticTransformBroadcaster(empty.node).sendTransform(TransformStamped(
+        header=convert.make_header(1, 'map'), child_frame_id='camera_optical',
+        transform=turned))
+    clicks.publish(PointStamped(header=convert.make_header(1, 'map'),
+                                point=Point(x=2.0, y=0.6, z=2.0)))
+    empty.wait_until(lambda: 'which is the pixel (17.9, 20.5): object 1 is tracked already'
+                     in empty.output, 'an answer to the click')
 
 
 def test_a_prompt_goes_to_the_image_with_its_stamp(empty: Robot) -> None:
