@@ -19,6 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 BETTER, NOT_BETTER = 0, 1
+LEAST_PERIOD_NS = 90_000_000
+"""Ten frames a second, where stamps are not quite even."""
 
 
 def add_parser(subparsers: Any) -> None:
@@ -80,7 +82,8 @@ def run(args: argparse.Namespace) -> int:
           f'{"":28s}before   after\n'
           f'finds itself in other views {result.before.views:6.3f}  {result.after.views:6.3f}\n'
           f'finds itself in next frame  {result.before.neighbours:6.3f}  '
-          f'{result.after.neighbours:6.3f}')
+          f'{result.after.neighbours:6.3f}\n'
+          f'finds itself a second later {result.before.later:6.3f}  {result.after.later:6.3f}')
     if result.written is None:
         print('not better, so nothing was written')
         return NOT_BETTER
@@ -90,7 +93,13 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _frames(recording: Input) -> Iterator[tuple[str, NDArray[np.uint8]]]:
+    """Name and image of at most ten frames a second."""
+    next_ns: dict[str, int] = {}
     for item in recording:
+        stamp_ns = item.frame.stamp_ns
+        if stamp_ns < next_ns.get(item.frame.stream, stamp_ns):
+            continue
+        next_ns[item.frame.stream] = stamp_ns + LEAST_PERIOD_NS
         yield f'{item.frame.stream}/{item.frame.frame_index}', item.frame.image
 
 

@@ -1,14 +1,15 @@
 """
 Adaptation to one robot's recordings, without labels.
 
-Frames of the recording are marked by the network itself, two views of each teach the track head
-to tell their objects apart (nothing else moves), and held-out frames decide whether that helped.
+Clips of the recording are marked by the network itself and followed by the tracker. Views of two
+moments of a clip teach the track head which objects are the same and which are not (nothing else
+moves), and the end of the recording decides whether that helped.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,7 @@ from masa_ros.training.corpus import Corpus, LabelledImage, write_corpus
 from masa_ros.training.dataset import PairConfig, PairDataset
 from masa_ros.training.labels import shrink
 from masa_ros.training.proposals import filter_proposals, ProposalConfig
+from masa_ros.training.tracklets import followed, later_accuracy
 from masa_ros.training.train import train
 from masa_ros.training.validation import validate
 from masa_ros.training.views import ViewConfig
@@ -40,6 +42,8 @@ FAR_VIEWS = ViewConfig(size=256, zoom_min=0.5, zoom_max=1.2, view_zoom=2.0, aspe
 TEACHING_VIEWS = replace(FAR_VIEWS, mixup=0.1, photometric=0.3, view_zoom=1.6)
 NEIGHBOUR_IOU = 0.5
 LEAST_FRAMES = 8
+LATER_FRAMES = 10
+"""About a second: at most ten frames a second are used."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,9 @@ class AdaptConfig:
     """How a recording is learned from."""
 
     frames: int = setting(240, 'Most frames to use.', minimum=8, maximum=100000)
+    clip: int = setting(
+        40, 'Successive frames that objects are followed through; a quarter of the most frames '
+        'where that is less.', minimum=2, maximum=10000)
     alike: float = setting(
         0.985, 'Correlation of two small pictures above which the second is skipped.',
         minimum=0.0, maximum=1.0)
@@ -76,19 +83,28 @@ class Judgement:
     neighbours : float
         Part of the objects whose best match in the next frame is the one at the same place;
         NaN where no two frames were close enough to know.
+    later : float
+        Part of the followed objects whose best match `LATER_FRAMES` further on is themselves;
+        NaN where none was followed for so long.
 
     """
 
     views: float
     neighbours: float
+    later: float = float('nan')
+
+    def parts(self) -> tuple[float, float, float]:
+        """All numbers."""
+        return self.views, self.neighbours, self.later
 
     def mean(self) -> float:
         """Mean of what is known."""
-        return float(np.nanmean([self.views, self.neighbours]))
+        return float(np.nanmean(self.parts()))
 
     def better_than(self, other: Judgement) -> bool:
-        """Whether the mean rose and neither part fell."""
-        fell = self.views < other.views or self.neighbours < other.neighbours
+        """Whether the mean rose and no part fell."""
+        fell = any(mine < theirs for mine, theirs in zip(
+            self.parts(), other.parts(), strict=True))
         return self.mean() > other.mean() and not fell
 
 
@@ -103,43 +119,60 @@ class Adaptation:
     written: Path | None
 
 
-def sample_frames(
+def sample_clips(
     frames: Iterable[tuple[str, NDArray[np.uint8]]], config: AdaptConfig,
-) -> list[tuple[str, NDArray[np.uint8]]]:
+) -> list[list[tuple[str, NDArray[np.uint8]]]]:
     """
-    Choose frames that differ, spread over the recording.
+    Choose clips of successive frames that differ, spread over the recording.
 
     Parameters
     ----------
     frames : iterable
-        Name and ``(H, W, 3)`` uint8 RGB image.
+        Name and ``(H, W, 3)`` uint8 RGB image; frames of several cameras are told apart by what
+        stands before the last slash of the name.
     config : AdaptConfig
         Number, size and what counts as alike.
 
     Returns
     -------
-    list
-        Names and reduced images, in order. When too many differ, every other one is given up,
-        so a recording of any length fits the memory.
+    list of list
+        Names and reduced images of each clip, in order. When there are too many, every other
+        clip is given up, so a recording of any length fits the memory.
 
     """
-    kept: list[tuple[str, NDArray[np.uint8]]] = []
-    last: NDArray[np.float32] | None = None
-    step, seen = 1, 0
+    length = min(config.clip, max(config.frames // 4, 2))
+    clips: list[list[tuple[str, NDArray[np.uint8]]]] = []
+    streams: dict[str, _Stream] = {}
+    step = 1
     for name, image in frames:
+        stream = streams.setdefault(name.rpartition('/')[0], _Stream())
         thumb = _thumbnail(image)
-        if last is not None and float((thumb * last).sum()) > config.alike:
+        if stream.last is not None and float((thumb * stream.last).sum()) > config.alike:
             continue
-        last = thumb
-        if seen % step == 0:
-            kept.append((name, shrink(image, config.long_side_px)))
-        seen += 1
-        if len(kept) >= 2 * config.frames:
-            kept, step = kept[::2], step * 2
-    if len(kept) > config.frames:
-        rows = np.linspace(0, len(kept) - 1, config.frames).round().astype(int)
-        kept = [kept[row] for row in rows]
-    return kept
+        stream.last = thumb
+        if stream.seen % (step * length) < length:
+            stream.clip.append((name, shrink(image, config.long_side_px)))
+        stream.seen += 1
+        if len(stream.clip) == length:
+            clips.append(stream.clip)
+            stream.clip = []
+        if len(clips) * length >= 2 * config.frames:
+            clips, step = clips[::2], step * 2
+    clips += [stream.clip for stream in streams.values() if stream.clip]
+    most = max(config.frames // length, 1)
+    if len(clips) > most:
+        rows = np.linspace(0, len(clips) - 1, most).round().astype(int)
+        clips = [clips[row] for row in rows]
+    return clips
+
+
+@dataclass
+class _Stream:
+    """What was seen of one camera: the last frame in small, their number, the newest clip."""
+
+    last: NDArray[np.float32] | None = None
+    seen: int = 0
+    clip: list[tuple[str, NDArray[np.uint8]]] = field(default_factory=list)
 
 
 def adapt(
@@ -183,13 +216,13 @@ def adapt(
     masa = None if model == 'tiny' else _masa(model, start, encoder, place)
     if masa is not None:
         config = replace(config, long_side_px=masa.long_side_px)
-    chosen = sample_frames(frames, config)
-    border = round(len(chosen) * (1 - config.held_out))
-    if len(chosen) < LEAST_FRAMES or len(chosen) - border < 2:
-        raise ValueError(f'the recording has {len(chosen)} different frames, expected at least '
+    clips = sample_clips(frames, config)
+    count = sum(map(len, clips))
+    border = round(count * (1 - config.held_out))
+    if count < LEAST_FRAMES or count - border < 2:
+        raise ValueError(f'the recording has {count} different frames, expected at least '
                          f'{LEAST_FRAMES}; record for longer or with a moving camera')
-    marked = [_mark(name, image, teacher, config) for name, image in chosen]
-    learned, judged = marked[:border], marked[border:]
+    learned, judged = _mark_clips(clips, border, teacher, config)
     if not any(len(item.boxes) for item in learned) or not any(len(i.boxes) for i in judged):
         raise ValueError('nothing was found in the frames; lower model.proposal_score or give a '
                          'detector')
@@ -228,7 +261,7 @@ def _adapt_masa(
 
     def verdict(checkpoint: Path | None) -> Judgement:
         views, embed_boxes = masa.judge(checkpoint)
-        return Judgement(views, neighbour_accuracy(held_out, embed_boxes))
+        return _judgement(views, held_out, embed_boxes)
 
     before = verdict(None)
     newest = train(masa.recipe(corpus, TEACHING_VIEWS, {
@@ -249,8 +282,19 @@ def judge(network: TinyNetwork, corpus: Corpus, config: AdaptConfig) -> Judgemen
     pairs = PairDataset(corpus, share, share, FAR_VIEWS, PairConfig(), config.seed + 1,
                         config.judge_pairs)
     views = validate(network, pairs)['retrieval']
-    return Judgement(views, neighbour_accuracy(
-        [corpus[i] for i in range(len(corpus))], lambda item: embed(network, item)))
+    return _judgement(views, [corpus[i] for i in range(len(corpus))],
+                      lambda item: embed(network, item))
+
+
+def _judgement(
+    views: float, frames: Sequence[LabelledImage],
+    embeddings: Callable[[LabelledImage], NDArray[np.float32]],
+) -> Judgement:
+    """Add what frames in order of time tell; each is embedded once."""
+    known = {frame.name: embeddings(frame) for frame in frames}
+    return Judgement(
+        views, neighbour_accuracy(frames, lambda item: known[item.name]),
+        later_accuracy(frames, lambda item: known[item.name], LATER_FRAMES))
 
 
 def neighbour_accuracy(
@@ -277,6 +321,8 @@ def neighbour_accuracy(
     hits: list[bool] = []
     described = [embeddings(frame) for frame in frames]
     for k in range(len(frames) - 1):
+        if frames[k].clip != frames[k + 1].clip:
+            continue
         overlap = pairwise_iou(frames[k].boxes, frames[k + 1].boxes) > NEIGHBOUR_IOU
         clear = (overlap.sum(1) == 1) & (overlap & (overlap.sum(0) == 1)).any(1)
         if overlap.shape[1] < 2 or not clear.any():
@@ -320,14 +366,34 @@ def _write_start(network: TinyNetwork, path: Path) -> None:
     torch.save({'average': network.state_dict()}, path)
 
 
-def _mark(
-    name: str, image: NDArray[np.uint8], teacher: Teacher, config: AdaptConfig,
-) -> LabelledImage:
-    """Let the teacher mark one frame."""
-    height, width = image.shape[:2]
-    found = filter_proposals(teacher(image), height, width,
-                             ProposalConfig(most=config.proposals, nms_threshold=0.5))
-    return LabelledImage(name, 'recording', image, found.boxes, found.masks, found.class_ids)
+def _mark_clips(
+    clips: Sequence[Sequence[tuple[str, NDArray[np.uint8]]]], border: int, teacher: Teacher,
+    config: AdaptConfig,
+) -> tuple[list[LabelledImage], list[LabelledImage]]:
+    """Mark and follow the objects of all clips; what comes after the border only judges."""
+    learned: list[LabelledImage] = []
+    judged: list[LabelledImage] = []
+    start = 0
+    for number, clip in enumerate(clips):
+        cut = min(max(border - start, 0), len(clip))
+        learned += _mark_clip(clip[:cut], f'{number} learned', teacher, config)
+        judged += _mark_clip(clip[cut:], f'{number} judged', teacher, config)
+        start += len(clip)
+    return learned, judged
+
+
+def _mark_clip(
+    clip: Sequence[tuple[str, NDArray[np.uint8]]], name: str, teacher: Teacher,
+    config: AdaptConfig,
+) -> list[LabelledImage]:
+    """Let the teacher mark the frames of a clip and the tracker follow what it marked."""
+    rules = ProposalConfig(most=config.proposals, nms_threshold=0.5)
+    found = [filter_proposals(teacher(image), image.shape[0], image.shape[1], rules)
+             for _, image in clip]
+    frames = [LabelledImage(frame, 'recording', image, objects.boxes, objects.masks,
+                            objects.class_ids)
+              for (frame, image), objects in zip(clip, found, strict=True)]
+    return followed(frames, found, name)
 
 
 def _thumbnail(image: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from masa_ros.models.tiny.network import TinyConfig, TinyNetwork
@@ -12,15 +13,15 @@ from masa_ros.training.adapt import (
     AdaptConfig,
     Judgement,
     neighbour_accuracy,
-    sample_frames,
+    sample_clips,
 )
-from masa_ros.training.corpus import LabelledImage
+from masa_ros.training.corpus import Corpus, LabelledImage
 import numpy as np
 from numpy.typing import NDArray
 import pytest
 import torch
 
-CONFIG = AdaptConfig(frames=12, steps=3, batch=2, judge_pairs=4)
+CONFIG = AdaptConfig(frames=16, steps=3, batch=2, judge_pairs=4)
 
 
 def drive(count: int = 14) -> Iterator[tuple[str, NDArray[np.uint8]]]:
@@ -76,6 +77,8 @@ def test_one_number_must_not_fall_for_the_other() -> None:
     assert Judgement(0.81, 0.9).better_than(start)
     assert not Judgement(0.99, 0.89).better_than(start)
     assert not start.better_than(start)
+    assert Judgement(0.8, 0.9, 0.71).better_than(Judgement(0.8, 0.9, 0.7))
+    assert not Judgement(0.99, 0.99, 0.69).better_than(Judgement(0.8, 0.9, 0.7))
     alone = Judgement(0.8, float('nan'))  # No two frames were close enough to judge.
     assert Judgement(0.9, float('nan')).better_than(alone)
     assert not Judgement(0.7, float('nan')).better_than(alone)
@@ -83,7 +86,7 @@ def test_one_number_must_not_fall_for_the_other() -> None:
 
 def test_the_judge_sees_the_end_of_the_recording(start: Path, tmp_path: Path) -> None:
     result = adapt(drive(), teacher, start, tmp_path / 'out', CONFIG)
-    assert (result.learned_frames, result.judged_frames) == (9, 3)
+    assert (result.learned_frames, result.judged_frames) == (10, 4)
     for verdict in (result.before, result.after):
         assert 0 <= verdict.views <= 1
         assert 0 <= verdict.mean() <= 1
@@ -103,10 +106,23 @@ def test_frames_without_objects_are_refused(start: Path, tmp_path: Path) -> None
 def test_long_recordings_are_thinned_evenly() -> None:
     rng = np.random.default_rng(0)
     frames = [(str(i), rng.integers(0, 256, (30, 40, 3)).astype(np.uint8)) for i in range(100)]
-    names = [int(name) for name, _ in sample_frames(frames, AdaptConfig(frames=10))]
-    assert len(names) == 10
-    assert max(np.diff(names)) <= 2 * min(np.diff(names))
-    assert names[-1] > 80
+    clips = sample_clips(frames, AdaptConfig(frames=16))
+    starts = [int(clip[0][0]) for clip in clips]
+    assert len(clips) == 4
+    assert max(np.diff(starts)) <= 2 * min(np.diff(starts))
+    assert starts[-1] > 80
+    for clip, start in zip(clips, starts, strict=True):
+        assert [int(name) for name, _ in clip] == list(range(start, start + 4))
+
+
+def test_clips_of_two_cameras_are_not_mixed() -> None:
+    rng = np.random.default_rng(0)
+    frames = [(f'{camera}/{i}', rng.integers(0, 256, (30, 40, 3)).astype(np.uint8))
+              for i in range(12) for camera in ('left', 'right')]
+    clips = sample_clips(frames, AdaptConfig(frames=24, clip=8))
+    assert sorted([name for name, _ in clip] for clip in clips) == sorted(
+        [f'{camera}/{i}' for i in part] for camera in ('left', 'right')
+        for part in (range(6), range(6, 12)))
 
 
 def test_neighbours_by_hand() -> None:
@@ -119,3 +135,18 @@ def test_neighbours_by_hand() -> None:
     assert neighbour_accuracy(frames, lambda item: right[item.name]) == 1
     assert neighbour_accuracy(frames, lambda item: swapped[item.name]) == 0
     assert np.isnan(neighbour_accuracy(frames[:1], lambda item: right[item.name]))
+    other_clip = [frames[0], replace(frames[1], clip='another')]
+    assert np.isnan(neighbour_accuracy(other_clip, lambda item: right[item.name]))
+
+
+def test_views_of_two_moments_share_the_identities_that_were_followed(
+    start: Path, tmp_path: Path,
+) -> None:
+    adapt(drive(), teacher, start, tmp_path / 'out', CONFIG)
+    corpus = Corpus(tmp_path / 'out/learned')
+    assert (len(set(corpus.clips())), len(corpus)) == (3, 10)
+    for clip in sorted(set(corpus.clips())):
+        rows = [row for row, name in enumerate(corpus.clips()) if name == clip]
+        # The red square comes first in every frame; two frames are too few to follow.
+        expected = {(0, 1)} if len(rows) > 2 else {(0, 1), (2, 3)}
+        assert {tuple(corpus.identities_of(row)) for row in rows} == expected
