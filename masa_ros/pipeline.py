@@ -22,7 +22,7 @@ from masa_ros.structures.boxes import clip_boxes, valid_boxes
 from masa_ros.structures.frame import Frame
 from masa_ros.structures.instances import Flag, Instances, TrackedInstances
 from masa_ros.structures.settings import describe, flatten, group
-from masa_ros.tracking.registration import ImageRegistration
+from masa_ros.tracking.registration import CAMERA_MOTION, ImageRegistration, RotationFollower
 from masa_ros.tracking.second_look import MissedTracks, seen_by_mask
 from masa_ros.tracking.tracker import Tracker, TrackerConfig
 import numpy as np
@@ -118,7 +118,7 @@ class Pipeline:
         self._rules = ClassRules(self._config.classes, self._vocabulary)
         self._lock = threading.RLock()
         self._trackers: dict[str, Tracker] = {}
-        self._registrations: dict[str, ImageRegistration] = {}
+        self._followers: dict[str, ImageRegistration | RotationFollower] = {}
         self._regions = Regions(self._config.regions)
         self._own_regions: dict[str, Regions] = {}
         self._prompted = PromptedObjects(self._config.prompts)
@@ -292,9 +292,9 @@ class Pipeline:
     def _missed(self, frame: Frame, boxes: Instances | None) -> MissedTracks:
         """Follow the camera and tell which tracks to look for once more."""
         tracker = self._tracker(frame)
-        if self._config.tracker.camera_motion == 'registration':
-            self._registrations.setdefault(frame.stream, ImageRegistration()).follow(
-                tracker, frame)
+        kind = CAMERA_MOTION.get(self._config.tracker.camera_motion)
+        if kind is not None:
+            self._followers.setdefault(frame.stream, kind()).follow(tracker, frame)
         if boxes is None:
             return MissedTracks.none()
         return tracker.missed(boxes.boxes, frame.stamp_ns, (frame.height_px, frame.width_px))
@@ -329,8 +329,8 @@ class Pipeline:
         """
         Tell how the camera of a stream moved since its last frame, where something knows.
 
-        For odometry, an IMU or a pan-tilt head; `masa_ros.tracking.registration` makes a
-        homography of a rotation. Leave the setting ``tracker.camera_motion`` at ``none`` then.
+        For what `Frame.view` cannot say; leave the setting ``tracker.camera_motion`` at ``none``
+        then.
 
         Parameters
         ----------
@@ -383,7 +383,7 @@ class Pipeline:
         for name, tracker in self._trackers.items():
             if stream is None or name == stream:
                 tracker.reset()
-                self._registrations.pop(name, None)
+                self._followers.pop(name, None)
                 self._prompted.forget(name)
 
     def reconfigure(self, config: PipelineConfig) -> None:
@@ -417,6 +417,8 @@ class Pipeline:
             self._prompted.config = config.prompts
             for tracker in self._trackers.values():
                 tracker.reconfigure(config.tracker)
+            if config.tracker.camera_motion != self._config.tracker.camera_motion:
+                self._followers.clear()
             self._config = config
 
     def _reconfigure_detector(self, config: DetectorConfig) -> None:

@@ -33,7 +33,7 @@ ROS_PACKAGES = {
     'rclpy', 'sensor_msgs', 'std_msgs', 'std_srvs', 'vision_msgs', 'diagnostic_msgs',
     'visualization_msgs', 'geometry_msgs', 'builtin_interfaces', 'lifecycle_msgs', 'cv_bridge',
     'message_filters', 'rcl_interfaces', 'unique_identifier_msgs', 'ament_index_python', 'launch',
-    'launch_ros', 'rosbags',
+    'launch_ros', 'rosbags', 'nav_msgs', 'tf2_msgs',
 }
 NEVER_WITHOUT_MODELS = ('structures', 'tracking', 'ros', 'sources', 'visualization')
 MODULES = sorted(path for path in PACKAGE.rglob('*.py') if '__pycache__' not in path.parts)

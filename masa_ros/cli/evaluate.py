@@ -125,7 +125,7 @@ def add_parser(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run the command; returns the exit code."""
     node_config, config = read_settings(args)
-    sequences = read_sequences(args, node_config)
+    sequences = read_sequences(args, node_config, config.tracker.camera_motion)
     names = [name.strip() for name in args.trackers.split(',') if name.strip()]
     specs = [tracker_named(name, config) for name in names]
     if args.sam2:
@@ -170,7 +170,9 @@ def class_groups(args: argparse.Namespace) -> dict[str, list[int]]:
     return {'base': base, 'novel': novel}
 
 
-def read_sequences(args: argparse.Namespace, config: NodeConfig) -> list[Sequence]:
+def read_sequences(
+    args: argparse.Namespace, config: NodeConfig, camera_motion: str = 'none',
+) -> list[Sequence]:
     """
     Read what the command line names, with truth.
 
@@ -188,7 +190,11 @@ def read_sequences(args: argparse.Namespace, config: NodeConfig) -> list[Sequenc
     else:
         sequences = read_recording(path, config, args.cache.resolve(),
                                    topics=tuple(args.topics), detections=args.detections,
-                                   fps=args.fps)
+                                   fps=args.fps, camera_motion=camera_motion)
+    if camera_motion == 'odometry' and not any(sequence.views for sequence in sequences):
+        raise ValueError(f'nothing in {path} tells how the camera turned, so '
+                         'tracker.camera_motion odometry has no use; registration needs the '
+                         'images only')
     if args.given:
         annotation = args.annotation
         if annotation is None and args.dataset == 'tao':

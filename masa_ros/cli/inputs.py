@@ -72,7 +72,7 @@ class Input(Protocol):
 
 def open_input(
     path: Path, config: NodeConfig, topics: Sequence[str] = (), detections: str = '',
-    fps: float | None = None, use_bag_detections: bool = True,
+    fps: float | None = None, use_bag_detections: bool = True, camera_motion: str = 'none',
 ) -> Input:
     """
     Open a bag, a video, an image or an image folder.
@@ -91,6 +91,8 @@ def open_input(
         Frame rate of a video or image folder.
     use_bag_detections : bool
         Whether boxes that lie in or beside the recording are used without being named.
+    camera_motion : str
+        ``tracker.camera_motion``; with ``odometry`` frames get their views.
 
     Raises
     ------
@@ -107,12 +109,15 @@ def open_input(
         reader = BagReader(path)
         try:
             pairs = choose_topics(reader, topics, detections, use_bag_detections)
-            return BagInput(reader, pairs, config)
+            return BagInput(reader, pairs, config, camera_motion == 'odometry')
         except Exception:
             reader.close()
             raise
     if topics:
         raise ValueError(f'--topics is for bags, and {path} is none')
+    if camera_motion == 'odometry':
+        raise ValueError(f'tracker.camera_motion odometry is for bags, and {path} is none; '
+                         'registration needs the images only')
     return SourceInput(path, detections, fps, use_bag_detections)
 
 
@@ -185,16 +190,19 @@ class BagInput:
     pairs : dict
         Image topic to detection topic or an empty text.
     config : NodeConfig
-        Tolerance, class names and bit depth.
+        Tolerance, class names and bit depth; where odometry is.
+    views : bool
+        Whether to look up which way the cameras looked.
 
     """
 
-    def __init__(self, reader: BagReader, pairs: dict[str, str], config: NodeConfig) -> None:
+    def __init__(self, reader: BagReader, pairs: dict[str, str], config: NodeConfig,
+                 views: bool = False) -> None:
         self._reader = reader
         self._frames = BagFrames(
             reader, pairs, config.detections.tolerance_s, config.bit_depth,
             config.detections.class_names, config.clock.jump_back_s,
-            config.clock.jump_forward_s)
+            config.clock.jump_forward_s, config.odometry if views else None)
         self.streams = list(pairs)
         self.total: int | None = self._frames.total
         self.has_detections = all(pairs.values())
@@ -213,6 +221,9 @@ class BagInput:
         texts = [f'{name}: {count} images left out: {reason}'
                  for name, counts in self._frames.counts.items()
                  for reason, count in sorted(counts.skipped.items())]
+        texts += [f'{name}: {count} images without the turning of the camera: {reason}'
+                  for name, counts in self._frames.counts.items()
+                  for reason, count in sorted(counts.without_view.items())]
         return [*texts, self._reader.problem] if self._reader.problem else texts
 
     def incomplete(self) -> bool:

@@ -22,7 +22,7 @@ from masa_ros.structures.boxes import valid_boxes
 from masa_ros.structures.frame import Frame
 from masa_ros.structures.instances import Instances, TrackedInstances
 from masa_ros.structures.settings import flatten
-from masa_ros.tracking.registration import ImageRegistration
+from masa_ros.tracking.registration import CAMERA_MOTION
 from masa_ros.tracking.second_look import seen_by_mask
 from masa_ros.tracking.tracker import Tracker, TrackerConfig
 
@@ -36,7 +36,8 @@ class OwnTracker:
     Parameters
     ----------
     config : TrackerConfig
-        Settings; with ``camera_motion`` the frames must have their images.
+        Settings; with ``camera_motion`` the frames must have their images (``registration``) or
+        their views (``odometry``).
     model : ModelConfig, optional
         Looks again for missed tracks, where ``second_look_seconds`` asks for it. Unlike in the
         pipeline it then runs once more on such a frame, as the detections were embedded before.
@@ -46,15 +47,16 @@ class OwnTracker:
     def __init__(self, config: TrackerConfig, model: ModelConfig | None = None) -> None:
         self._config = config
         self._tracker = Tracker(config, seed='benchmark')
-        self._registration = ImageRegistration() if config.camera_motion != 'none' else None
+        follower = CAMERA_MOTION.get(config.camera_motion)
+        self._follower = None if follower is None else follower()
         looks = model is not None and config.second_look_seconds > 0
         self._model = build_model(model) if model is not None and looks else None
 
     def update(self, frame: Frame, instances: Instances) -> TrackedInstances:
         """Track one frame."""
         size = frame.height_px, frame.width_px
-        if self._registration is not None:
-            self._registration.follow(self._tracker, frame)
+        if self._follower is not None:
+            self._follower.follow(self._tracker, frame)
         looked_for = None
         if self._model is not None:
             missed = self._tracker.missed(instances.boxes, frame.stamp_ns, size)
@@ -81,7 +83,7 @@ def own_tracker(
     if looks and model is not None:
         settings += [flatten(model), _source_digest('models')]
     return TrackerSpec(name, _digest(settings), partial(_own, config, model),
-                       needs_images=looks or config.camera_motion != 'none')
+                       needs_images=looks or config.camera_motion == 'registration')
 
 
 def _sam2(config: str, checkpoint: str, rate_hz: float) -> SequenceTracker:

@@ -10,7 +10,7 @@ import hashlib
 import json
 from pathlib import Path
 import sys
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 from masa_ros.cli.inputs import open_input
@@ -34,6 +34,7 @@ from masa_ros.ros.convert import (
     stamp_to_ns,
 )
 from masa_ros.ros.parameters import NodeConfig
+from masa_ros.structures.frame import CameraView
 from masa_ros.structures.instances import Instances, TrackedInstances
 import numpy as np
 from numpy.typing import NDArray
@@ -62,9 +63,19 @@ class Truth:
     by_index: Mapping[int, TrackedInstances] = field(default_factory=dict)
 
 
+class _Row(NamedTuple):
+    """A frame of a recording whose image is in the cache."""
+
+    frame_index: int
+    stamp_ns: int
+    image: Path
+    detections: Instances | None
+    view: CameraView | None
+
+
 def read_recording(
     path: Path, config: NodeConfig, cache: Path, *, topics: tuple[str, ...] = (),
-    detections: str = '', fps: float | None = None,
+    detections: str = '', fps: float | None = None, camera_motion: str = 'none',
 ) -> list[Sequence]:
     """
     Read a recording once and keep its images as files in the cache.
@@ -77,7 +88,7 @@ def read_recording(
         Tolerance, class names and bit depth.
     cache : Path
         Folder for the images.
-    topics, detections, fps
+    topics, detections, fps, camera_motion
         See `masa_ros.cli.inputs.open_input`.
 
     Returns
@@ -86,11 +97,12 @@ def read_recording(
         One per stream, and per piece where the clock jumped; without truth.
 
     """
-    parts: dict[str, list[tuple[int, int, Path, Instances | None]]] = defaultdict(list)
+    parts: dict[str, list[_Row]] = defaultdict(list)
     pieces: dict[str, int] = defaultdict(int)
     folder = cache / 'frames' / _digest(path)
     size: dict[str, tuple[int, int]] = {}
-    with closing(open_input(path, config, topics, detections, fps)) as recording:
+    with closing(open_input(path, config, topics, detections, fps,
+                            camera_motion=camera_motion)) as recording:
         for item in recording:
             frame = item.frame
             pieces[frame.stream] += item.restarted and bool(parts)
@@ -103,7 +115,8 @@ def read_recording(
                 # Fast compression: the files are read again soon.
                 cv2.imwrite(str(image), frame.image[:, :, ::-1],
                             [cv2.IMWRITE_PNG_COMPRESSION, 1])
-            parts[name].append((frame.frame_index, frame.stamp_ns, image, item.detections))
+            parts[name].append(_Row(frame.frame_index, frame.stamp_ns, image, item.detections,
+                                    frame.view))
             size[name] = (frame.height_px, frame.width_px)
         has_detections = recording.has_detections
         for problem in recording.problems():
@@ -114,15 +127,17 @@ def read_recording(
 
 
 def _sequence(
-    name: str, rows: list[tuple[int, int, Path, Instances | None]], size: tuple[int, int],
-    has_detections: bool,
+    name: str, rows: list[_Row], size: tuple[int, int], has_detections: bool,
 ) -> Sequence:
-    indices = np.array([row[0] for row in rows], np.int64)
-    stamps = np.array([row[1] for row in rows], np.int64)
+    indices = np.array([row.frame_index for row in rows], np.int64)
+    stamps = np.array([row.stamp_ns for row in rows], np.int64)
     step_ns = float(np.median(np.diff(stamps))) if len(stamps) > 1 else 1e9 / 30
     return Sequence(
-        name, indices, stamps, 1e9 / step_ns, tuple(row[2] for row in rows), *size,
-        detections=tuple(row[3] or Instances() for row in rows) if has_detections else ())
+        name, indices, stamps, 1e9 / step_ns, tuple(row.image for row in rows), *size,
+        detections=(tuple(row.detections or Instances() for row in rows) if has_detections
+                    else ()),
+        views=(tuple(row.view for row in rows) if any(row.view is not None for row in rows)
+               else ()))
 
 
 def _digest(path: Path) -> str:

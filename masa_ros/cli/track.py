@@ -86,7 +86,8 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(f'--overlay-width is {args.overlay_width}, expected 16 or more')
     out = args.out or Path('out') / 'track' / file_name(args.input.resolve().stem)
     recording = open_input(args.input, node_config, args.topics, args.detections, args.fps,
-                           use_bag_detections=not config.detector.enabled)
+                           use_bag_detections=not config.detector.enabled,
+                           camera_motion=config.tracker.camera_motion)
     with closing(recording), closing(Pipeline(config, reproducible=True)) as pipeline:
         if not (recording.has_detections or pipeline.finds_objects):
             raise ValueError(NO_BOXES.format(model=config.model.name, path=args.input))

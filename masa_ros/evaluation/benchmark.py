@@ -282,7 +282,8 @@ def track(
     for position, objects in enumerate(instances):
         image = sequence.image(position) if spec.needs_images else blank
         frame = Frame(image, int(sequence.stamps_ns[position]),
-                      int(sequence.frame_indices[position]), sequence.name)
+                      int(sequence.frame_indices[position]), sequence.name,
+                      view=sequence.view(position))
         started = time.perf_counter()
         tracks.append(tracker.update(frame, objects))
         times.append(1e3 * (time.perf_counter() - started))
@@ -334,6 +335,8 @@ def fingerprint(sequence: Sequence) -> str:
     for objects in (*sequence.truth, *sequence.detections):
         digest.update(objects.boxes.tobytes() + objects.scores.tobytes()
                       + objects.class_ids.tobytes())
+    for view in sequence.views:
+        digest.update(b'none' if view is None else view.matrix.tobytes() + view.rotation.tobytes())
     return digest.hexdigest()[:16]
 
 

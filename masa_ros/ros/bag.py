@@ -23,6 +23,14 @@ from masa_ros.ros.bag_definitions import (
     typestore_for,
 )
 from masa_ros.ros.bag_recovery import RawMessage, RecoveredFile, unfinished_database
+from masa_ros.ros.camera_views import (
+    CAMERA_INFO,
+    CameraViews,
+    ODOMETRY,
+    TF,
+    TF_STATIC,
+    TRANSFORMS,
+)
 from masa_ros.ros.clock import StampPolicy, StampVerdict
 from masa_ros.ros.convert import (
     compressed_to_rgb,
@@ -31,7 +39,9 @@ from masa_ros.ros.convert import (
     LabelTable,
     stamp_to_ns,
 )
-from masa_ros.structures.frame import Frame
+from masa_ros.ros.parameters import OdometryConfig
+from masa_ros.ros.rotations import RotationTree, UnknownRotationError
+from masa_ros.structures.frame import CameraView, Frame
 from masa_ros.structures.instances import Instances
 import numpy as np
 from rosbags.rosbag2 import Reader, StoragePlugin, Writer
@@ -246,12 +256,15 @@ class FrameCounts:
         Images left out, by reason.
     resets : int
         Jumps of the clock back or far ahead, each of which starts the sequence anew.
+    without_view : dict
+        Images of which it is not known which way the camera looked, by reason.
 
     """
 
     used: int = 0
     skipped: Counter[str] = field(default_factory=Counter)
     resets: int = 0
+    without_view: Counter[str] = field(default_factory=Counter)
 
 
 @dataclass(frozen=True)
@@ -297,18 +310,20 @@ class BagFrames:
         Names of the detector's class numbers.
     jump_back_s, jump_forward_s : float
         What counts as a jump of the clock, see `StampPolicy`.
+    odometry : OdometryConfig, optional
+        Where to look up which way the cameras looked; not looked up when missing.
 
     Raises
     ------
     ValueError
-        If a topic is not in the bag.
+        If a topic is not in the bag, or nothing in it tells which way the cameras looked.
 
     """
 
     def __init__(
         self, reader: BagReader, detection_topics: Mapping[str, str], tolerance_s: float = 0.005,
         bit_depth: int = 16, class_names: Sequence[str] = (), jump_back_s: float = 1.0,
-        jump_forward_s: float = 60.0,
+        jump_forward_s: float = 60.0, odometry: OdometryConfig | None = None,
     ) -> None:
         images = {topic.name: topic for topic in reader.image_topics()}
         for image_topic, topic in detection_topics.items():
@@ -324,6 +339,8 @@ class BagFrames:
         self._detections = self._read_detections(detection_topics, class_names)
         self._stamps = {topic: np.array(sorted(table), np.int64)
                         for topic, table in self._detections.items()}
+        self._views = None if odometry is None else BagViews(
+            reader, tuple(detection_topics), odometry)
 
     def __iter__(self) -> Iterator[BagFrame]:
         clocks = {name: StampPolicy(*self._jumps) for name in self.counts}
@@ -350,8 +367,20 @@ class BagFrames:
 
     def _frame(self, raw: RawMessage, message: Any, stamp_ns: int, index: int) -> Frame:
         convert = image_to_rgb if raw.type_name == IMAGE else compressed_to_rgb
-        return Frame(convert(message, self._bit_depth), stamp_ns, index, raw.topic,
-                     message.header.frame_id)
+        image = convert(message, self._bit_depth)
+        return Frame(image, stamp_ns, index, raw.topic, message.header.frame_id,
+                     self._view(raw.topic, message.header.frame_id, stamp_ns, image.shape))
+
+    def _view(
+        self, topic: str, frame_id: str, stamp_ns: int, shape: tuple[int, ...],
+    ) -> CameraView | None:
+        if self._views is None:
+            return None
+        try:
+            return self._views.view(topic, frame_id, stamp_ns, shape[0], shape[1])
+        except (UnknownRotationError, ValueError) as error:
+            self.counts[topic].without_view[str(error)] += 1
+            return None
 
     def _read_detections(
         self, topics: Mapping[str, str], class_names: Sequence[str],
@@ -376,6 +405,71 @@ class BagFrames:
         if abs(nearest - stamp_ns) > self._tolerance_ns:
             return None
         return self._detections[topic][nearest]
+
+
+class BagViews:
+    """
+    Which way the cameras of a bag looked.
+
+    Everything is read first: odometry may be recorded after the images that it belongs to.
+
+    Parameters
+    ----------
+    reader : BagReader
+        The bag.
+    images : sequence of str
+        Image topics; the calibration of each is on ``camera_info`` beside it.
+    config : OdometryConfig
+        Topic, fixed frame and tolerance.
+
+    Raises
+    ------
+    ValueError
+        If the bag has no calibration of any of the topics, or nothing that tells rotations.
+
+    """
+
+    def __init__(
+        self, reader: BagReader, images: Sequence[str], config: OdometryConfig,
+    ) -> None:
+        self._views = CameraViews(RotationTree(config.tolerance_s), config.fixed_frame)
+        moving = {config.topic: ODOMETRY} if config.topic else {TF: TRANSFORMS}
+        present = {topic.name: topic.type_name for topic in reader.topics if topic.count}
+        for name, kind in moving.items():
+            if present.get(name) != kind:
+                others = [topic.name for topic in reader.topics_of(ODOMETRY, TRANSFORMS)]
+                raise ValueError(
+                    f'{reader.path} has no {kind} on {name!r}, so it cannot tell how the cameras '
+                    f'turned; it has {", ".join(others) or "no such topics"} (odometry.topic '
+                    'names one, tracker.camera_motion registration needs none)')
+        wanted = [*moving, *([TF_STATIC] if present.get(TF_STATIC) == TRANSFORMS else [])]
+        for raw, message in reader.messages(wanted):
+            if raw.type_name == ODOMETRY:
+                self._views.add_odometry(message)
+            else:
+                self._views.add_transforms(message, raw.topic == TF_STATIC)
+        beside = {image: calibration_topic(image) for image in images}
+        known = {topic.name for topic in reader.topics_of(CAMERA_INFO)}
+        self._infos: dict[str, Any] = {}
+        for raw, message in reader.messages([name for name in beside.values() if name in known]):
+            self._infos.setdefault(raw.topic, message)
+        self._beside = beside
+        if not self._infos:
+            raise ValueError(
+                f'{reader.path} has no {CAMERA_INFO} on {", ".join(sorted(beside.values()))}, and '
+                'without the intrinsics the turning of a camera says nothing about its pictures')
+
+    def view(
+        self, topic: str, frame_id: str, stamp_ns: int, height_px: int, width_px: int,
+    ) -> CameraView:
+        """Return which way the camera of a topic looked; see `CameraViews.view`."""
+        return self._views.view(self._infos.get(self._beside[topic]), frame_id, stamp_ns,
+                                height_px, width_px)
+
+
+def calibration_topic(image: str) -> str:
+    """Topic of the calibration that belongs to an image topic, as image_transport has it."""
+    return image.removesuffix('/compressed').rpartition('/')[0] + '/camera_info'
 
 
 def _check_topic(reader: BagReader, name: str, allowed: Mapping[str, BagTopic]) -> None:

@@ -20,10 +20,12 @@ from masa_ros.ros.intake import Intake, Origin, Work
 from masa_ros.ros.monitor import Monitor, Snapshot
 from masa_ros.ros.outputs import NAMES, Outputs
 from masa_ros.ros.parameters import NodeConfig, NodeParameters
+from masa_ros.ros.rotations import UnknownRotationError
 from masa_ros.ros.subscription import MatchedSubscription
+from masa_ros.ros.turning import Turning
 from masa_ros.ros.upstream.reading import DetectionReader
 from masa_ros.ros.upstream.topics import DetectionTopics, given_topics, topic_names
-from masa_ros.structures.frame import Frame
+from masa_ros.structures.frame import CameraView, Frame
 from masa_ros.structures.instances import Instances
 import numpy as np
 from numpy.typing import NDArray
@@ -71,12 +73,14 @@ class Camera:
         Settings in force.
     hand_over : callable
         Gets the camera and each piece of work, in the order of the stamps.
+    turning : Turning
+        Tells which way the cameras look.
 
     """
 
     def __init__(
         self, node: Any, name: str, settings: NodeParameters,
-        hand_over: Callable[[Camera, Work], None],
+        hand_over: Callable[[Camera, Work], None], turning: Turning,
     ) -> None:
         self.name = name
         self.monitor = Monitor()
@@ -100,6 +104,7 @@ class Camera:
             len(names), settings.node.detections, settings.pipeline.classes)
         self._results = Outputs(node, self.monitor, self.complain, self._report, prefix)
         self._camera_info = CameraInfoRelay(node, prefix)
+        self._turning = turning
         self._snapshot = self.monitor.snapshot(time.monotonic())
         # Runs only while images wait for detections: every wake-up of the executor costs 1 ms.
         self._join_timer = node.create_timer(
@@ -135,6 +140,8 @@ class Camera:
         self._inputs['image'] = receive(
             kind=CompressedImage if config.compressed else Image, topic=self.image_topic,
             callback=self._on_image)
+        self._camera_info.needed = self._turning.wanted
+        self._camera_info.look_at_graph()
 
     def unsubscribe(self) -> None:
         """Stop to receive and forget what waits for detections."""
@@ -152,6 +159,7 @@ class Camera:
             subscription.match()
         if self._inputs:
             self._upstream.match()
+            self._camera_info.needed = self._turning.wanted
             self._camera_info.look_at_graph()
 
     def _on_image(self, message: Any) -> None:
@@ -203,11 +211,25 @@ class Camera:
                 detections = self._read(work, image.shape[0], image.shape[1])
                 stages['convert'] = 1e3 * (time.monotonic() - before)
             frame = Frame(image, work.stamp_ns, self.sequence, self.stream,
-                          work.message.header.frame_id)
+                          work.message.header.frame_id, self._view(work, image))
         except Exception as error:
             self.failed(error)
             return None
         return Ready(self, work, frame, detections, stages)
+
+    def _view(self, work: Work, image: NDArray[np.uint8]) -> CameraView | None:
+        """Which way the camera looked; None where nobody asks or that is not known."""
+        if not self._turning.wanted:
+            return None
+        try:
+            return self._turning.views.view(
+                self._camera_info.find(work.stamp_ns), work.message.header.frame_id,
+                work.stamp_ns, image.shape[0], image.shape[1])
+        except (UnknownRotationError, ValueError) as error:
+            self.monitor.problem('images without the turning of the camera')
+            text = f'the turning of the camera is not taken out of its images: {error}'
+            self.complain(text, text)
+            return None
 
     def _read(self, work: Work, height_px: int, width_px: int) -> Instances:
         """Read the detections of the upstream topics; what is wrong with them is counted."""

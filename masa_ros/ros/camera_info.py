@@ -1,4 +1,4 @@
-"""Calibration of a camera, passed on beside the tracks of its images."""
+"""Calibration of a camera: passed on beside its tracks, and for what needs its intrinsics."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class CameraInfoRelay:
     """
     Publishes the camera's ``CameraInfo`` with the header of every processed image.
 
-    It subscribes only while somebody listens to it. A calibration with the image's own stamp goes
-    before the newest one.
+    It subscribes only while somebody listens to it, or while the node itself needs it. A
+    calibration with the image's own stamp goes before the newest one.
 
     Parameters
     ----------
@@ -37,10 +37,12 @@ class CameraInfoRelay:
         self._subscription: Any = None
         self._known: OrderedDict[int, Any] = OrderedDict()
         self._newest: Any = None
+        self.needed = False
+        """Whether the node itself needs the calibration."""
 
     def look_at_graph(self) -> None:
         """Subscribe once somebody listens, and stop when nobody does any more."""
-        wanted = self._publisher.get_subscription_count() > 0
+        wanted = self.needed or self._publisher.get_subscription_count() > 0
         if wanted and self._subscription is None:
             # Every publisher fits a best-effort subscription, and a message that is lost is
             # replaced by the one before.
@@ -52,11 +54,15 @@ class CameraInfoRelay:
 
     def publish(self, header: Any) -> None:
         """Send the calibration of an image, if there is one."""
-        # The other thread may forget both at any time.
-        info = self._known.get(stamp_to_ns(header.stamp)) or self._newest
+        info = self.find(stamp_to_ns(header.stamp))
         if info is not None and self._subscription is not None:
             info.header = header
             self._publisher.publish(info)
+
+    def find(self, stamp_ns: int) -> Any:
+        """Return the calibration of an image, or None while there is none."""
+        # The other thread may forget both at any time.
+        return self._known.get(stamp_ns) or self._newest
 
     def close(self) -> None:
         """Stop to receive."""

@@ -22,6 +22,7 @@ from masa_ros.ros.parameters import given_cameras, NodeConfig, NodeParameters
 from masa_ros.ros.prompting import Prompting
 from masa_ros.ros.signals import finish_undisturbed
 from masa_ros.ros.transport import prepare_transport
+from masa_ros.ros.turning import Turning
 from masa_ros.ros.worker import InferenceWorker
 import rclpy
 from rclpy.clock import Clock, ClockType  # type: ignore[attr-defined]
@@ -67,7 +68,9 @@ class TrackerNode(LifecycleNode):
         self._settings = NodeParameters(
             self, topics, lambda: self._pipeline is not None, self._on_parameters)
         config = self._settings.node
-        self._cameras = [Camera(self, name, self._settings, self._hand_over)
+        self._turning = Turning(self, config.odometry)
+        self._turning.wanted = self._wants_turning(self._settings.pipeline)
+        self._cameras = [Camera(self, name, self._settings, self._hand_over, self._turning)
                          for name in config.cameras or ('',)]
         if Detection2DArray is None:
             self.get_logger().warning('vision_msgs is not installed: no ~/output/detections')
@@ -199,10 +202,12 @@ class TrackerNode(LifecycleNode):
     # --- input ----------------------------------------------------------------------------------
 
     def _subscribe(self) -> None:
+        self._turning.subscribe()
         for camera in self._cameras:
             camera.subscribe()
 
     def _unsubscribe(self) -> None:
+        self._turning.unsubscribe()
         for camera in self._cameras:
             camera.unsubscribe()
 
@@ -262,12 +267,17 @@ class TrackerNode(LifecycleNode):
 
     def _on_parameters(self, node: NodeConfig, pipeline: PipelineConfig) -> None:
         """Take over changed settings; those of the pipeline between two frames."""
+        self._turning.reconfigure(node.odometry, self._wants_turning(pipeline))
         for camera in self._cameras:
             camera.reconfigure(node)
         if self._worker is None or self._pipeline is None:
             return
         self._worker.call(partial(
             self._reconfigure, self._pipeline, pipeline, self._regions()))
+
+    @staticmethod
+    def _wants_turning(pipeline: PipelineConfig) -> bool:
+        return pipeline.tracker.camera_motion == 'odometry'
 
     def _regions(self) -> dict[str, RegionsConfig]:
         """Regions of each camera, by its stream."""

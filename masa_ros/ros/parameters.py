@@ -125,6 +125,22 @@ def _entry(values: tuple[str, ...], topic: int, default: str) -> str:
 
 
 @dataclass(frozen=True)
+class OdometryConfig:
+    """Where ``tracker.camera_motion: odometry`` learns how the cameras turn."""
+
+    topic: str = setting(
+        '', 'Topic of nav_msgs/Odometry; what lies between its child frame and the cameras comes '
+        'from /tf_static. Empty takes the rotations of the cameras from /tf.')
+    fixed_frame: str = setting(
+        'odom', 'Without a topic: coordinate frame of /tf that does not turn with the cameras.',
+        dynamic=True)
+    tolerance_s: float = setting(
+        0.1, 'Largest time in seconds between an image and the nearest known rotation; farther '
+        'away its camera counts as standing still (counted).', minimum=0.0, maximum=10.0,
+        dynamic=True)
+
+
+@dataclass(frozen=True)
 class ClockConfig:
     """What counts as a jump of the image stamps; the tracker is reset then."""
 
@@ -196,6 +212,7 @@ class NodeConfig:
         False, 'Whether the objects carry their appearance embedding (1 kB each and more).',
         dynamic=True)
     detections: DetectionsConfig = group(DetectionsConfig)
+    odometry: OdometryConfig = group(OdometryConfig)
     clock: ClockConfig = group(ClockConfig)
     diagnostics: DiagnosticsConfig = group(DiagnosticsConfig)
 

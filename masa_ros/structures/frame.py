@@ -9,6 +9,40 @@ import numpy as np
 from numpy.typing import NDArray
 
 
+@dataclass(frozen=True, eq=False)
+class CameraView:
+    """
+    Which way a camera looked when it took an image.
+
+    Parameters
+    ----------
+    matrix : ndarray
+        ``(3, 3)`` intrinsic matrix in pixels of the image.
+    rotation : ndarray
+        ``(3, 3)`` from the optical frame (x right, y down, z ahead) to a frame that does not turn
+        with the camera.
+
+    Raises
+    ------
+    ValueError
+        If a matrix has another shape, or the intrinsic one cannot be inverted.
+
+    """
+
+    matrix: NDArray[np.float64]
+    rotation: NDArray[np.float64]
+
+    def __post_init__(self) -> None:
+        shapes = np.shape(self.matrix), np.shape(self.rotation)
+        if shapes != ((3, 3), (3, 3)):
+            raise ValueError(f'camera matrix and rotation have shapes {shapes[0]} and '
+                             f'{shapes[1]}, expected (3, 3) each')
+        finite = np.isfinite(self.matrix).all() and np.isfinite(self.rotation).all()
+        if not finite or abs(np.linalg.det(self.matrix)) < 1e-9:
+            raise ValueError('the camera matrix cannot be inverted; an uncalibrated camera_info '
+                             'has only zeros, calibrate the camera')
+
+
 @dataclass(frozen=True)
 class Frame:
     """
@@ -26,6 +60,8 @@ class Frame:
         Name of the camera or recording; each stream has its own ids.
     frame_id : str
         ROS coordinate frame of the camera (optical frame), passed through untouched.
+    view : CameraView, optional
+        Which way the camera looked, where odometry or the like tells.
 
     Raises
     ------
@@ -39,6 +75,7 @@ class Frame:
     frame_index: int
     stream: str = ''
     frame_id: str = ''
+    view: CameraView | None = None
 
     def __post_init__(self) -> None:
         image: Any = self.image

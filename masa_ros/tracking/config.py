@@ -70,9 +70,10 @@ class TrackerConfig:
         1.0, 'Factor on how unpredictable motion is; raise it for a violently shaking camera.',
         minimum=0.1, maximum=10.0, dynamic=True)
     camera_motion: str = setting(
-        'none', 'registration follows the background from image to image and takes the motion of '
-        'the camera out of the prediction; for cameras that turn or shake.',
-        choices=('none', 'registration'), dynamic=True)
+        'none', 'How the motion of the camera is taken out of the prediction, for cameras that '
+        'turn or shake: registration follows the background from image to image; odometry takes '
+        'how the camera turned from odometry.topic or /tf, and its intrinsics from camera_info.',
+        choices=('none', 'registration', 'odometry'), dynamic=True)
     max_distance_px: float = setting(
         0.0, "The reference demo's gate, not used with evidence: similarities fade where the "
         'centres are farther apart than this (growing with the gap); 0 is off. It depends on '

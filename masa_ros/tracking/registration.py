@@ -3,15 +3,15 @@ Camera motion between two images, from points that are followed by optical flow.
 
 The tracker predicts where objects go in the picture. When the camera turns, everything in the
 picture goes somewhere else at once; taking that out first leaves the motion of the objects.
-Nothing here is needed to track: `Tracker.follow_camera` takes a homography of any origin, for
-example one computed from odometry with `rotation_homography`.
+Where odometry tells which way the camera looked, its rotation alone gives the motion of the
+picture. Nothing here is needed to track: `Tracker.follow_camera` takes a homography of any origin.
 """
 
 from __future__ import annotations
 
 import cv2
 from masa_ros.structures.boxes import as_boxes
-from masa_ros.structures.frame import Frame
+from masa_ros.structures.frame import CameraView, Frame
 from masa_ros.tracking.tracker import Tracker
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -111,36 +111,39 @@ def _register(
     return np.vstack([matrix, [0, 0, 1]])
 
 
-def rotation_homography(camera_matrix: ArrayLike, rotation: ArrayLike) -> NDArray[np.float64]:
+class RotationFollower:
+    """Follows a camera by which way it looked at each frame, as odometry tells."""
+
+    def __init__(self) -> None:
+        self._before: CameraView | None = None
+        self._stamp_ns: int | None = None
+
+    def follow(self, tracker: Tracker, frame: Frame) -> None:
+        """Tell a tracker how its camera turned; once per frame, before its update."""
+        if frame.stamp_ns == self._stamp_ns:
+            return
+        before, self._before, self._stamp_ns = self._before, frame.view, frame.stamp_ns
+        if before is not None and frame.view is not None:
+            tracker.follow_camera(view_homography(before, frame.view))
+
+
+def view_homography(before: CameraView, after: CameraView) -> NDArray[np.float64]:
     """
-    Homography of a camera that turns, for example by odometry or an IMU.
+    Homography of a camera that turned, or zoomed, between two images.
 
-    Exact for a rotation about the optical centre; what translation adds depends on depth and is
-    not in it.
-
-    Parameters
-    ----------
-    camera_matrix : array_like
-        ``(3, 3)`` intrinsic matrix, ``K`` of ``sensor_msgs/CameraInfo``.
-    rotation : array_like
-        ``(3, 3)`` from the optical frame of the last image to that of this one.
+    Exact for a rotation about the optical centre, and for everything far away; what translation
+    adds for near things depends on their depth and is not in it.
 
     Returns
     -------
     ndarray
-        ``(3, 3)`` from pixels of the last image to pixels of this one.
-
-    Raises
-    ------
-    ValueError
-        If a matrix has another shape or the camera matrix cannot be inverted.
+        ``(3, 3)`` from pixels of the first image to pixels of the second.
 
     """
-    camera, turn = np.asarray(camera_matrix, float), np.asarray(rotation, float)
-    if camera.shape != (3, 3) or turn.shape != (3, 3):
-        raise ValueError(f'camera matrix and rotation have shapes {camera.shape} and '
-                         f'{turn.shape}, expected (3, 3) each')
-    if abs(np.linalg.det(camera)) < 1e-9:
-        raise ValueError('the camera matrix cannot be inverted; an uncalibrated camera_info has '
-                         'only zeros, calibrate the camera')
-    return np.asarray(camera @ turn @ np.linalg.inv(camera))
+    turned = after.rotation.T @ before.rotation
+    return np.asarray(after.matrix @ turned @ np.linalg.inv(before.matrix))
+
+
+CAMERA_MOTION: dict[str, type[ImageRegistration] | type[RotationFollower]] = {
+    'registration': ImageRegistration, 'odometry': RotationFollower}
+"""What follows a camera, by the setting ``tracker.camera_motion``."""

@@ -19,6 +19,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 import pytest
 
+sys.path.insert(0, str(Path(__file__).parent))  # For turning_messages.
+
 FAKE_TRACKER = Path(__file__).with_name('fake_tracker.py')
 TIMEOUT_S = 60.0
 

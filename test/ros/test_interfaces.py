@@ -14,12 +14,17 @@ pytestmark = pytest.mark.ros
 # included. vision_msgs: 4.1.1, built from its own sources. yolo_msgs (4.6.1, 2026-07) and
 # autoware_perception_msgs (2026-04): computed by rosbags from the published .msg files.
 # tier4_perception_msgs: the same from its files of 2024-03 with autoware_auto_perception_msgs
-# replaced by autoware_perception_msgs, as Autoware did in 2024-05.
+# replaced by autoware_perception_msgs, as Autoware did in 2024-05. nav_msgs: of its wheel 5.5.1.
+# tf2_msgs: computed by rosbags from the definition that it carries.
 REAL = {
     'vision_msgs/msg/Detection2DArray':
         'RIHS01_214274120007f4a683866481336b70310268cfa107aebe9d594a6acf75bda968',
     'vision_msgs/msg/LabelInfo':
         'RIHS01_3d37df4015cdf660cc851c51897f2acd957e1ca6205ba0a99aebffb9406b0783',
+    'nav_msgs/msg/Odometry':
+        'RIHS01_3cc97dc7fb7502f8714462c526d369e35b603cfc34d946e3f2eda2766dfec6e0',
+    'tf2_msgs/msg/TFMessage':
+        'RIHS01_e369d0f05a23ae52508854b66f6aa0437f3449d652e8cbf22d5abe85d020f087',
     'yolo_msgs/msg/DetectionArray':
         'RIHS01_719290b4e201b2b6f9aa59f01215bc15b774e7b822f7f6d931d68e5ba6354a6a',
     'autoware_perception_msgs/msg/DetectedObject':

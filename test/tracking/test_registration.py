@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import cv2
-from masa_ros.structures.frame import Frame
+from masa_ros.structures.frame import CameraView, Frame
 from masa_ros.structures.instances import Instances
 from masa_ros.tracking.motion import initial_motion, moved_by_camera
-from masa_ros.tracking.registration import ImageRegistration, rotation_homography
+from masa_ros.tracking.registration import ImageRegistration, RotationFollower, view_homography
 from masa_ros.tracking.tracker import Tracker
 import numpy as np
 import pytest
@@ -80,19 +80,52 @@ def test_a_place_behind_the_camera_stays_where_it_was() -> None:
     np.testing.assert_array_equal(moved_by_camera(motion, tilted).mean, motion.mean)
 
 
+CAMERA = np.array([[500, 0, 320], [0, 500, 240], [0, 0, 1]], float)
+
+
+def turned_left(tangent: float) -> np.ndarray:
+    """From a camera that has turned left about the vertical (y is down) to where it started."""
+    cosine, sine = np.cos(np.arctan(tangent)), np.sin(np.arctan(tangent))
+    return np.array([[cosine, 0, -sine], [0, 1, 0], [sine, 0, cosine]])
+
+
 def test_a_rotation_about_the_vertical_shifts_the_centre() -> None:
-    camera = np.array([[500, 0, 320], [0, 500, 240], [0, 0, 1]], float)
-    angle = np.arctan(0.1)
-    turn = np.array([[np.cos(angle), 0, np.sin(angle)], [0, 1, 0],
-                     [-np.sin(angle), 0, np.cos(angle)]])
-    x, y, depth = rotation_homography(camera, turn) @ [320, 240, 1]
+    homography = view_homography(
+        CameraView(CAMERA, np.eye(3)), CameraView(CAMERA, turned_left(0.1)))
+    x, y, depth = homography @ [320, 240, 1]
     np.testing.assert_allclose([x / depth, y / depth], [370, 240])  # 500 px times tan = 50 px.
 
 
-@pytest.mark.parametrize('camera', [np.zeros((3, 3)), np.eye(4)])
+def test_a_zoom_scales_about_the_principal_point() -> None:
+    zoomed = np.array([[1000, 0, 320], [0, 1000, 240], [0, 0, 1]], float)
+    turn = turned_left(0.3)
+    x, y, depth = view_homography(
+        CameraView(CAMERA, turn), CameraView(zoomed, turn)) @ [330, 250, 1]
+    np.testing.assert_allclose([x / depth, y / depth], [340, 260])
+
+
+def test_a_track_is_carried_along_with_the_turning() -> None:
+    tracker, follower = Tracker(), RotationFollower()
+    image = np.zeros((480, 640, 3), np.uint8)
+    views = [CameraView(CAMERA, np.eye(3)), CameraView(CAMERA, turned_left(0.1)), None,
+             CameraView(CAMERA, np.eye(3))]
+    boxes = np.array([[310, 220, 330, 260]], np.float32)
+    centers = []
+    for index, view in enumerate(views):
+        frame = Frame(image, 1 + index * 40_000_000, index, view=view)
+        follower.follow(tracker, frame)
+        follower.follow(tracker, frame)  # A frame that is tried again is followed once.
+        if index == 0:
+            tracker.update(Instances.from_boxes(boxes), index, frame.stamp_ns, (480, 640))
+        centers.append(tracker.state()['mean'][0, :2].tolist())
+    # It does not follow to or from the frame of which nothing is known.
+    np.testing.assert_allclose(centers, [[320, 240]] + [[370, 240]] * 3)
+
+
+@pytest.mark.parametrize('camera', [np.zeros((3, 3)), np.eye(4), np.full((3, 3), np.nan)])
 def test_a_camera_that_is_not_calibrated_is_an_error(camera: np.ndarray) -> None:
     with pytest.raises(ValueError, match='camera'):
-        rotation_homography(camera, np.eye(3))
+        CameraView(camera, np.eye(3))
 
 
 def test_a_homography_that_is_none_is_refused() -> None:

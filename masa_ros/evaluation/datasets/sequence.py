@@ -8,12 +8,12 @@ from pathlib import Path
 
 import cv2
 from masa_ros.structures.boxes import as_boxes
-from masa_ros.structures.frame import Frame
+from masa_ros.structures.frame import CameraView, Frame
 from masa_ros.structures.instances import Instances, TrackedInstances, TrackState
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-_PER_FRAME = ('image_paths', 'truth', 'ignored', 'distractors', 'detections')
+_PER_FRAME = ('image_paths', 'truth', 'ignored', 'distractors', 'detections', 'views')
 
 
 def with_ids(instances: Instances, track_ids: ArrayLike) -> TrackedInstances:
@@ -73,6 +73,9 @@ class Sequence:
         better than the truth is not scored; empty for none.
     detections : tuple of Instances
         Given detections of each frame; empty where the data set has none.
+    views : tuple of CameraView or None
+        Which way the camera looked at each frame, ``None`` where that is not known; empty where
+        nothing tells.
     annotated : ndarray
         ``(T,)`` bool: the frame was annotated, so that it counts in the score.
     not_exhaustive : frozenset of int
@@ -98,6 +101,7 @@ class Sequence:
     ignored: tuple[NDArray[np.float32], ...] = ()
     distractors: tuple[NDArray[np.float32], ...] = ()
     detections: tuple[Instances, ...] = ()
+    views: tuple[CameraView | None, ...] = ()
     annotated: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, bool))
     not_exhaustive: frozenset[int] = frozenset()
     absent: frozenset[int] = frozenset()
@@ -146,7 +150,11 @@ class Sequence:
     def frame(self, position: int) -> Frame:
         """Return a frame with its image."""
         return Frame(self.image(position), int(self.stamps_ns[position]),
-                     int(self.frame_indices[position]), self.name)
+                     int(self.frame_indices[position]), self.name, view=self.view(position))
+
+    def view(self, position: int) -> CameraView | None:
+        """Return which way the camera looked at a frame, where that is known."""
+        return self.views[position] if self.views else None
 
     def subset(self, positions: ArrayLike) -> Sequence:
         """Return the sequence with only the frames at these positions."""
