@@ -39,9 +39,7 @@ from masa_ros.models import CATALOG, ModelConfig
 from masa_ros.tracking.tracker import TrackerConfig
 import numpy as np
 
-# Sequences by the classes that their truth has.
-SEQUENCES = {('person',): ('TUD-Campus', 'ETH-Sunnyday-a'),
-             ('car', 'bus', 'truck'): ('kitti_drive_0052',)}
+PERSONS, VEHICLES = ('person',), ('car', 'bus', 'truck')
 LONG_S = 1.0
 COLUMNS = ('HOTA', 'AssA', 'DetA', 'IDF1', 'MOTA')
 
@@ -74,13 +72,13 @@ def own_variants(model: ModelConfig) -> list[TrackerSpec]:
             own_tracker('ours, camera motion', TrackerConfig(camera_motion='registration'))]
 
 
-def trackers(names: list[str], model: str) -> tuple[TrackerSpec, ...]:
+def trackers(names: list[str], model: ModelConfig) -> tuple[TrackerSpec, ...]:
     """Every baseline twice, then ours; the model is for its second looks."""
     specs = []
     for kind, options in TUNED.items():
         specs.append(baseline_tracker(kind, kind))
         specs.append(baseline_tracker(f'{kind}, tuned', kind, **options))
-    specs += own_variants(ModelConfig(name=model))
+    specs += own_variants(model)
     return tuple(spec for spec in specs
                  if not names or spec.name.split(',')[0] in names)
 
@@ -88,42 +86,50 @@ def trackers(names: list[str], model: str) -> tuple[TrackerSpec, ...]:
 def main() -> None:
     """Run and print."""
     arguments = parse()
-    # Second looks take the first model, on the detections of whichever.
-    specs = trackers([name for name in arguments.trackers.split(',') if name],
-                     arguments.models.split(',')[0])
+    names = [name for name in arguments.trackers.split(',') if name]
     strides = tuple(int(stride) for stride in arguments.strides.split(','))
-    runs: list[Run] = []
-    sequences: dict[str, Sequence] = {}
-    for classes, names in SEQUENCES.items():
-        observers = observers_of(arguments, classes)
-        own = [read_sequence(Path(arguments.sequences) / name) for name in names]
-        sequences |= {sequence.name: sequence for sequence in own}
-        runs += run_benchmark(
-            Plan(tuple(own), observers, specs, strides, (Faults(),), Path(arguments.cache)),
-            progress=lambda what, done, count: print(f'[{done}/{count}] {what}', flush=True))
-    rows = [row_of(runs, sequences, observed.name, stride, spec.name)
-            for observed in observers for stride in strides for spec in specs]
+    rows = [row for model in arguments.models.split(',')
+            for row in rows_of(arguments, ModelConfig(name=model), names, strides)]
     show(rows)
     if arguments.out:
         Path(arguments.out).write_text(json.dumps(
             {'about': about(), 'tuned': TUNED, 'rows': rows}, indent=1) + '\n')
 
 
+def rows_of(
+    arguments: argparse.Namespace, model: ModelConfig, names: list[str], strides: tuple[int, ...],
+) -> list[dict[str, Any]]:
+    """Run every tracker on what one model sees; second looks take the same model."""
+    specs = trackers(names, model)
+    runs: list[Run] = []
+    sequences: dict[str, Sequence] = {}
+    for classes, chosen in ((PERSONS, arguments.persons), (VEHICLES, arguments.vehicles)):
+        own = [read_sequence(Path(arguments.sequences) / name)
+               for name in chosen.split(',') if name]
+        if not own:
+            continue
+        observers = observers_of(arguments, classes, model)
+        sequences |= {sequence.name: sequence for sequence in own}
+        runs += run_benchmark(
+            Plan(tuple(own), observers, specs, strides, (Faults(),), Path(arguments.cache)),
+            progress=lambda what, done, count: print(f'[{done}/{count}] {what}', flush=True))
+    observed = dict.fromkeys(run.observer for run in runs)
+    return [row_of(runs, sequences, observer_name, stride, spec.name)
+            for observer_name in observed for stride in strides for spec in specs]
+
+
 def observers_of(
-    arguments: argparse.Namespace, classes: tuple[str, ...],
+    arguments: argparse.Namespace, classes: tuple[str, ...], model: ModelConfig,
 ) -> tuple[ObserverSpec, ...]:
-    """Truth and, where one is given, the detector, with each model's masks and embeddings."""
+    """Truth and, where one is given, the detector, with the model's masks and embeddings."""
     detector = DetectorConfig(
         name='onnx', checkpoint=arguments.detector, class_file=arguments.class_file,
         classes=classes, score_threshold=0.1)
-    observers = []
-    for name in arguments.models.split(','):
-        model = ModelConfig(name=name)
-        observers.append(observer(f'truth, {name}', Observation('truth', detector, model)))
-        if arguments.detector:
-            observers.append(observer(f'{Path(arguments.detector).stem}, {name}',
-                                      Observation('detector', detector, model)))
-    return tuple(observers)
+    sources = {'truth': 'truth'}
+    if arguments.detector:
+        sources[Path(arguments.detector).stem] = 'detector'
+    return tuple(observer(f'{name}, {model.name}', Observation(source, detector, model))
+                 for name, source in sources.items())
 
 
 def long_gaps(runs: list[Run], sequences: dict[str, Sequence]) -> dict[str, int]:
@@ -186,6 +192,10 @@ def parse() -> argparse.Namespace:
     """Command line."""
     parser = argparse.ArgumentParser(description=str(__doc__).strip().split('\n')[0])
     parser.add_argument('--sequences', required=True, help='folder of MOTChallenge sequences')
+    parser.add_argument('--persons', default='TUD-Campus,ETH-Sunnyday-a', metavar='NAMES',
+                        help='sequences whose truth is of persons, comma separated')
+    parser.add_argument('--vehicles', default='kitti_drive_0052', metavar='NAMES',
+                        help='sequences whose truth is of vehicles')
     parser.add_argument('--detector', default='', help='ONNX detector; without it only the '
                                                        'boxes of the truth are used')
     parser.add_argument('--class-file', default='', help='class names of the detector')
