@@ -19,8 +19,16 @@ from masa_ros.cli.observers import (
     sam2_tracker,
 )
 from masa_ros.cli.outputs import file_name
-from masa_ros.cli.recordings import aligned, read_recording, read_truth, TOLERANCE_S, with_truth
+from masa_ros.cli.recordings import (
+    aligned,
+    alignment_text,
+    read_recording,
+    read_truth,
+    TOLERANCE_S,
+    with_truth,
+)
 from masa_ros.cli.settings import add_settings, read_settings
+from masa_ros.detectors import named
 from masa_ros.evaluation.baselines import BASELINES
 from masa_ros.evaluation.benchmark import (
     Faults,
@@ -203,6 +211,8 @@ def read_sequences(
     if args.truth:
         truth = read_truth(args.truth, path)
         sequences = [with_truth(sequence, truth, args.tolerance) for sequence in sequences]
+        for sequence in sequences:
+            print(alignment_text(sequence, truth, args.tolerance))
     wanted = [name.strip() for name in args.sequences.split(',') if name.strip()]
     names = [sequence.name for sequence in sequences]
     unknown = [name for name in wanted if name not in names]
@@ -239,7 +249,8 @@ def choose_observation(
         given = all(sequence.detections for sequence in sequences)
         source = DETECTOR if config.detector.enabled else GIVEN if given else PROPOSALS
         source = GIVEN if args.given else source
-    return Observation(source, config.detector, config.model)
+    return Observation(source, named(config.detector, config.model.name), config.model,
+                       classes=config.classes)
 
 
 def feature_plans(

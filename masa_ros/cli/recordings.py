@@ -256,6 +256,26 @@ def with_truth(sequence: Sequence, truth: Truth, tolerance_s: float = TOLERANCE_
         frame if frame is not None else with_ids(Instances(), []) for frame in found))
 
 
+def alignment_text(sequence: Sequence, truth: Truth, tolerance_s: float = TOLERANCE_S) -> str:
+    """Say how many frames have a truth, how many frames of the truth are used, and how near."""
+    used, far_ns = 0, 0
+    if truth.by_index:
+        indices = set(sequence.frame_indices.tolist())
+        used, known = len(indices & truth.by_index.keys()), len(truth.by_index)
+    else:
+        known, partners = len(truth.by_stamp), set()
+        stamps = np.array(sorted(truth.by_stamp), np.int64)
+        for stamp_ns in sequence.stamps_ns.tolist():
+            partner = _nearest(stamps, stamp_ns, tolerance_s)
+            if partner is not None:
+                partners.add(partner)
+                far_ns = max(far_ns, abs(partner - stamp_ns))
+        used = len(partners)
+    apart = '' if truth.by_index else f', at most {far_ns * 1e-6:.1f} ms apart'
+    return (f'{int(sequence.annotated.sum())} of {len(sequence)} frames of {sequence.name} have a '
+            f'truth; {used} of the {known} frames of {truth.name} are used{apart}')
+
+
 def aligned(
     sequence: Sequence, truth: Truth, tolerance_s: float = TOLERANCE_S,
 ) -> list[TrackedInstances | None]:

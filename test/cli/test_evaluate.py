@@ -62,8 +62,10 @@ def mot_folder(root: Path, name: str = 'a') -> Path:
     return folder
 
 
-def bag(path: Path, shift_ns: int = 0, ids: bool = True, pad_px: int = 0) -> Path:
-    with BagWriter(path, 'mcap', reserve_bytes=1000) as writer:
+def bag(
+    path: Path, shift_ns: int = 0, ids: bool = True, pad_px: int = 0, storage: str = 'mcap',
+) -> Path:
+    with BagWriter(path, storage, reserve_bytes=1000) as writer:
         for index in range(FRAMES):
             stamp_ns = START_NS + index * STEP_NS
             header = make_header(stamp_ns, 'camera', writer.builder)
@@ -159,6 +161,58 @@ def test_shifted_stamps_are_refused_with_the_offset(
     assert 'begins +5.050 s from the first image' in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(('shift_ns', 'frames', 'used', 'apart_ms'), [
+    (0, 8, 8, '0.0'), (3_000_000, 8, 8, '3.0'), (3 * STEP_NS, 5, 5, '0.0')])
+def test_how_much_of_the_truth_found_its_frame_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], shift_ns: int, frames: int, used: int,
+    apart_ms: str,
+) -> None:
+    """A shift by whole frames leaves partners for all but those at the ends."""
+    path = bag(tmp_path / 'bag', shift_ns=shift_ns)
+    assert evaluate(tmp_path, path, '--truth', '/truth', '--detections', '/boxes') == 0
+    assert (f'{frames} of 8 frames of /image have a truth; {used} of the 8 frames of /truth are '
+            f'used, at most {apart_ms} ms apart') in capsys.readouterr().out
+
+
+def test_a_truth_file_for_fewer_frames_is_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str],
+) -> None:
+    path, folder = bag(tmp_path / 'bag'), mot_folder(tmp_path / 'data')
+    lines = (folder / 'gt' / 'gt.txt').read_text().splitlines()
+    (tmp_path / 'gt.txt').write_text('\n'.join(lines[:10]))
+    assert evaluate(tmp_path, path, '--truth', tmp_path / 'gt.txt', '--detections',
+                    '/boxes') == 0
+    assert (f'5 of 8 frames of /image have a truth; 5 of the 5 frames of {tmp_path / "gt.txt"} '
+            'are used') in capsys.readouterr().out
+
+
+def test_an_id_twice_in_a_frame_of_the_truth_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str],
+) -> None:
+    path, folder = bag(tmp_path / 'bag'), mot_folder(tmp_path / 'data')
+    file = folder / 'gt' / 'gt.txt'
+    file.write_text(file.read_text() + '\n3,9,1,1,5,5,1,1,1\n')
+    assert evaluate(tmp_path, path, '--truth', file, '--detections', '/boxes') == 2
+    assert 'frame 3' in capsys.readouterr().err
+    assert evaluate(tmp_path, folder) == 2
+    assert 'frame 3' in capsys.readouterr().err
+
+
+def test_a_live_run_and_trackers_have_the_same_form_in_the_report(tmp_path: Path) -> None:
+    """What a node published in real time is scored and described like what runs offline."""
+    path = bag(tmp_path / 'bag')
+    for truth_words in (['--truth', '/truth'], []):
+        assert evaluate(tmp_path, path, '--detections', '/boxes', '--results', '/truth',
+                        '--trackers', 'iou', *truth_words) == 0
+        offline, live = results(tmp_path)
+        assert live['tracker'] == 'live: /truth'
+        timed = {name for name in offline if 'ms' in name.split('_')}
+        assert set(offline) - timed == set(live) - timed
+        whole = json.loads((tmp_path / 'out' / 'results.json').read_text())
+        one, other = whole['sequences']
+        assert set(one) - timed == set(other) - timed
+
+
 def test_a_truth_without_ids_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -167,12 +221,14 @@ def test_a_truth_without_ids_is_refused(
     assert 'have no ids' in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(('storage', 'suffix'), [('mcap', '.mcap'), ('sqlite3', '.db3')])
 def test_a_bag_cut_in_half_is_scored_as_far_as_it_goes(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], storage: str, suffix: str,
 ) -> None:
     # Large images, so that the file has more than one chunk.
-    data = next(bag(tmp_path / 'bag', pad_px=700).glob('*.mcap')).read_bytes()
-    cut, folder = tmp_path / 'cut.mcap', mot_folder(tmp_path / 'data')
+    whole = bag(tmp_path / 'bag', pad_px=700, storage=storage)
+    data = next(whole.glob(f'*{suffix}')).read_bytes()
+    cut, folder = tmp_path / f'cut{suffix}', mot_folder(tmp_path / 'data')
     cut.write_bytes(data[:len(data) // 2])
     assert evaluate(tmp_path, cut, '--truth', folder / 'gt' / 'gt.txt', '--trackers',
                     'iou', '--detections', '/boxes') == 0
