@@ -23,6 +23,8 @@ from masa_ros.models.masa_network import MasaNetwork
 from masa_ros.models.sam.architecture import ARCHITECTURES, build_network
 from masa_ros.models.sam.decoder import BoxDecoder
 from masa_ros.models.sam.encoder import encode
+from masa_ros.models.tiny.model import fit_image
+from masa_ros.models.tiny.network import TinyNetwork
 from masa_ros.models.variants import Variant, VARIANTS
 import numpy as np
 import torch
@@ -90,6 +92,27 @@ def measure(variant: Variant, height: int, width: int) -> dict[str, Any]:
         'track_head_100_gmac': round(track_head, 1)}
 
 
+def measure_tiny(height: int, width: int) -> dict[str, Any]:
+    """Count the small network: both passes of the image, and its heads for 100 boxes."""
+    pixels, _ = fit_image(np.zeros((height, width, 3), np.uint8))
+    sides = pixels.shape[:2]
+    # RoIAlign has no shapes-only form, so this one runs.
+    network = TinyNetwork().eval()
+    half = [-(-side // 64) * 32 for side in sides]
+    images = [torch.zeros(1, 3, *size) for size in (sides, half)]
+    rois = torch.tensor([[0.0, 10, 10, 80, 80]]).expand(100, -1)
+    with torch.no_grad():
+        features, passes = count(lambda: [network.features(image) for image in images])
+        proposals, _ = count(lambda: [network.proposal_head(pyramid) for pyramid, _ in passes])
+        masks, _ = count(lambda: network.mask_head(passes[0][1], rois))
+        track_head, _ = count(lambda: network.track_head(passes[0][1], rois))
+    return {
+        'input': 'x'.join(map(str, sides)) + ' and half', 'used_mparams': millions(
+            network.parameters()), 'features_gmac': round(features, 2),
+        'proposals_gmac': round(proposals, 2), 'mask_head_100_gmac': round(masks, 2),
+        'track_head_100_gmac': round(track_head, 2)}
+
+
 def main() -> None:
     """Count and print."""
     parser = argparse.ArgumentParser(description=str(__doc__).strip().split('\n')[0])
@@ -99,6 +122,7 @@ def main() -> None:
     arguments = parser.parse_args()
     results = {variant.model: measure(variant, arguments.height, arguments.width)
                for variant in VARIANTS.values()}
+    results['tiny'] = measure_tiny(arguments.height, arguments.width)
     results.update({name: measure_sam(name) for name in ARCHITECTURES})
     for name, figures in results.items():
         print(name, json.dumps(figures), flush=True)
