@@ -10,11 +10,12 @@ import threading
 import time
 from typing import Any
 
-from masa_ros.detectors import build_detector, DetectorConfig
+from masa_ros.detectors import build_detector, detector_files, DetectorConfig, named
 from masa_ros.detectors.detector import Detector
 from masa_ros.detectors.prompts import unique_names, wanted_names
 from masa_ros.detectors.selection import ClassConfig, ClassRules, Vocabulary
 from masa_ros.models import build_model, ModelConfig
+from masa_ros.models import weights as weight_digests
 from masa_ros.models.model import Model
 from masa_ros.prompts import Added, concatenated, Prompt, PromptedObjects, PromptsConfig, Wanted
 from masa_ros.regions import Regions, RegionsConfig
@@ -114,6 +115,8 @@ class Pipeline:
         self._config = config or PipelineConfig()
         self._model = model or build_model(self._config.model)
         self._detector = detector or build_detector(self._config.detector, self._model)
+        self._detector_digest = weight_digests.digest_of_contents(detector_files(
+            named(self._config.detector, self._model.name)))
         self._vocabulary = Vocabulary()
         self._rules = ClassRules(self._config.classes, self._vocabulary)
         self._lock = threading.RLock()
@@ -153,6 +156,8 @@ class Pipeline:
         return json.dumps(
             {'settings': flatten(self._config), 'weights': weights.summary(),
              'sha256': weights.sha256,
+             **({'sha256 of the detector': self._detector_digest}
+                if self._detector_digest else {}),
              **{f'regions of {stream}': regions.digest()
                 for stream, regions in {'': self._regions, **self._own_regions}.items()
                 if regions}}, sort_keys=True)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 import threading
 from typing import Any
 
 from masa_ros.detectors import DetectorConfig
 from masa_ros.detectors.detector import Detector
 from masa_ros.detectors.selection import ClassConfig
+from masa_ros.models import ModelConfig
 from masa_ros.models.model import WeightsInfo
 from masa_ros.pipeline import Pipeline, PipelineConfig
 from masa_ros.structures.frame import Frame
@@ -191,3 +193,20 @@ def test_a_sharing_detector_is_asked_only_for_images_without_boxes() -> None:
     sharing.process_batch([frame(1, 'a')], [boxes])
     assert model.encodings == 1
     assert model.encoded[1] is None
+
+
+def test_the_fingerprint_depends_on_the_contents_of_the_detectors_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr('masa_ros.pipeline.build_detector', lambda config, model: FakeDetector())
+    names = tmp_path / 'names.txt'
+
+    def fingerprint(**settings: Any) -> str:
+        config = PipelineConfig(
+            model=ModelConfig(name='classical'), detector=DetectorConfig(**settings))
+        return Pipeline(config).fingerprint()
+    names.write_text('car')
+    first = fingerprint(name='onnx', class_file=str(names))
+    assert fingerprint(name='onnx', class_file=str(names)) == first
+    names.write_text('bus')
+    assert fingerprint(name='onnx', class_file=str(names)) != first

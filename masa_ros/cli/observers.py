@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence as SequenceOf
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
 import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
-from masa_ros.detectors import build_detector, DetectorConfig
+from masa_ros.detectors import build_detector, detector_files, DetectorConfig
+from masa_ros.detectors.detector import Detector
+from masa_ros.detectors.selection import ClassConfig, ClassRules, Vocabulary
 from masa_ros.evaluation.baselines import build_baseline, SequenceTracker
 from masa_ros.evaluation.benchmark import Observer, ObserverSpec, TrackerSpec
 from masa_ros.evaluation.datasets.sequence import Sequence
 from masa_ros.evaluation.sam2_video import Sam2Video
-from masa_ros.models import build_model, ModelConfig
+from masa_ros.models import build_model, ModelConfig, weight_files
 from masa_ros.models.features import FeatureConfig
 from masa_ros.models.model import Model
+from masa_ros.models.weights import digest_of_contents
 from masa_ros.structures.boxes import valid_boxes
 from masa_ros.structures.frame import Frame
 from masa_ros.structures.instances import Instances, TrackedInstances
@@ -25,6 +28,8 @@ from masa_ros.structures.settings import flatten
 from masa_ros.tracking.registration import CAMERA_MOTION
 from masa_ros.tracking.second_look import seen_by_mask
 from masa_ros.tracking.tracker import Tracker, TrackerConfig
+import numpy as np
+from numpy.typing import NDArray
 
 BATCH = 4
 
@@ -81,7 +86,8 @@ def own_tracker(
     looks = model is not None and config.second_look_seconds > 0
     settings = [flatten(config), _source_digest('tracking')]
     if looks and model is not None:
-        settings += [flatten(model), _source_digest('models')]
+        settings += [flatten(model), digest_of_contents(weight_files(model)),
+                     _source_digest('models')]
     return TrackerSpec(name, _digest(settings), partial(_own, config, model),
                        needs_images=looks or config.camera_motion == 'registration')
 
@@ -122,6 +128,8 @@ class Observation:
         Embeds (and segments) the boxes; ``None`` leaves them bare.
     features : FeatureConfig or None
         Self-supervised features that embed the boxes instead.
+    classes : ClassConfig
+        Which classes of given and detected boxes are used, and under which names.
 
     """
 
@@ -129,6 +137,7 @@ class Observation:
     detector: DetectorConfig
     model: ModelConfig | None
     features: FeatureConfig | None = None
+    classes: ClassConfig = field(default_factory=ClassConfig)
 
     def __call__(self, sequence: Sequence) -> SequenceOf[Instances]:
         """
@@ -140,20 +149,52 @@ class Observation:
             If the sequence does not have what the source needs.
 
         """
-        boxes = self._boxes(sequence)
+        stored = self._stored_boxes(sequence)
         model = self._model()
-        if model is None:
-            return boxes
+        if model is None and stored is not None:
+            return stored
+        detector = self._detector(model)
         try:
             found: list[Instances] = []
             for start in range(0, len(sequence), BATCH):
                 positions = range(start, min(start + BATCH, len(sequence)))
-                found += model.run([sequence.image(position) for position in positions],
-                                   [boxes[position] if boxes else None
-                                    for position in positions])
+                images = [sequence.image(position) for position in positions]
+                given = None if stored is None else [stored[position] for position in positions]
+                found += self._observe(images, given, model, detector)
             return found
         finally:
-            model.close()
+            if model is not None:
+                model.close()
+            if detector is not None:
+                detector.close()
+
+    def _observe(
+        self, images: list[NDArray[np.uint8]], given: list[Instances] | None,
+        model: Model | None, detector: Detector | None,
+    ) -> list[Instances]:
+        """Boxes of some images, embedded where there is a model, as in the pipeline."""
+        sharing: Any = detector
+        if detector is None:
+            boxes: list[Instances] | list[None] = given or [None] * len(images)
+        elif getattr(detector, 'shares_features', False):
+            whole: Any = model
+            encoded = whole.encode(images)
+            boxes = self._chosen(sharing.detect_encoded(encoded, range(len(images))))
+            return list(whole.run(images, boxes, encoded))
+        else:
+            boxes = self._chosen(detector.detect(images))
+        return [found for found in boxes if found is not None] if model is None \
+            else model.run(images, boxes)
+
+    def _chosen(self, found: list[Instances]) -> list[Instances]:
+        """Keep the classes that the settings ask for, under their new names."""
+        if self.classes == ClassConfig():
+            return found
+        return [self._rules.apply(objects) for objects in found]
+
+    @cached_property
+    def _rules(self) -> ClassRules:
+        return ClassRules(self.classes, Vocabulary())
 
     def _model(self) -> Model | None:
         if self.features is not None:
@@ -162,24 +203,30 @@ class Observation:
             return SelfSupervisedFeatures(self.features)
         return None if self.model is None else build_model(self.model)
 
-    def _boxes(self, sequence: Sequence) -> list[Instances]:
+    def _detector(self, model: Model | None) -> Detector | None:
+        """Detector, or None where boxes are stored or the model finds the objects."""
+        if self.source not in ('detector', 'proposals'):
+            return None
+        if self.source == 'detector':
+            if not self.detector.enabled:
+                raise ValueError('no detector is named; give one, for example detector.name=onnx '
+                                 'with detector.checkpoint=yolox_nano.onnx')
+            detector = build_detector(self.detector, model)
+            if detector is not None:
+                return detector
+        if model is None or not model.can_propose:
+            raise ValueError(
+                f'{"these features" if model is None else model.name} cannot find objects; '
+                'choose a model that can (tiny, a sam or a masa model), or a detector')
+        return None
+
+    def _stored_boxes(self, sequence: Sequence) -> list[Instances] | None:
+        """Boxes that come with the sequence; None where they have to be found."""
         if self.source == 'truth':
             return self._stored(sequence, sequence.truth, 'ground truth')
         if self.source == 'given':
-            return self._stored(sequence, sequence.detections, 'given detections')
-        if self.source == 'proposals':
-            return []
-        detector = build_detector(self.detector)
-        if detector is None:
-            raise ValueError('no detector is named; give one, for example detector.name=onnx '
-                             'with detector.checkpoint=yolox_nano.onnx')
-        try:
-            found: list[Instances] = []
-            for position in range(len(sequence)):
-                found += detector.detect([sequence.image(position)])
-            return found
-        finally:
-            detector.close()
+            return self._chosen(self._stored(sequence, sequence.detections, 'given detections'))
+        return None
 
     @staticmethod
     def _stored(
@@ -205,11 +252,14 @@ def _build(observation: Observation) -> Observer:
 def observer(name: str, observation: Observation) -> ObserverSpec:
     """Observation under a name; the fingerprint covers settings, weights files and the code."""
     settings: list[Any] = [observation.source, _source_digest('models', 'detectors')]
+    if observation.source != 'truth':
+        settings.append(flatten(observation.classes))
     if observation.source == 'detector':
-        settings += [flatten(observation.detector), _file_digest(observation.detector.checkpoint)]
+        settings += [flatten(observation.detector),
+                     digest_of_contents(detector_files(observation.detector))]
     if observation.model is not None:
-        settings += [flatten(observation.model), _file_digest(observation.model.checkpoint),
-                     _file_digest(observation.model.adapter_checkpoint)]
+        settings += [flatten(observation.model),
+                     digest_of_contents(weight_files(observation.model))]
     if observation.features is not None:
         settings += [vars(observation.features), _file_digest(observation.features.checkpoint)]
     return ObserverSpec(name, _digest(settings), partial(_build, observation))

@@ -10,6 +10,7 @@ from types import ModuleType
 from typing import Any
 
 from masa_ros.detectors.detector import Detector
+from masa_ros.models import weights
 from masa_ros.structures.settings import setting
 
 # Name: (module, function). The function takes a DetectorConfig and the model of the pipeline (or
@@ -110,14 +111,37 @@ def build_detector(config: DetectorConfig, model: Any = None) -> Detector | None
     """
     if not config.enabled:
         return None
-    if config.name == 'none':
-        config = replace(config, name=text_detector(getattr(model, 'name', '')))
+    config = named(config, getattr(model, 'name', ''))
     if config.name not in CATALOG:
         raise ValueError(f'unknown detector {config.name!r}; known ones are none, '
                          + ', '.join(sorted(CATALOG)))
     module, function = CATALOG[config.name]
     detector: Detector | None = getattr(import_module(module), function)(config, model)
     return detector
+
+
+def named(config: DetectorConfig, model: str = '') -> DetectorConfig:
+    """Name the detector that classes to find by text stand for, if nothing else is named."""
+    if config.name == 'none' and config.enabled:
+        return replace(config, name=text_detector(model))
+    return config
+
+
+def detector_files(config: DetectorConfig) -> list[Path]:
+    """
+    Files and folders with what a detector may read at its start, as far as they are there.
+
+    Those of the model, which it may share, are not among them.
+    """
+    given = [Path(path).expanduser() for path in (
+        config.checkpoint, config.text_model, config.class_file, config.class_vectors) if path]
+    published = {'grounding_dino': ('masa_gdino', 'bert_vocabulary'), 'detic': ('masa_detic',),
+                 'grid': (config.architecture,)}.get(config.name, ())
+    given += [weights.folder() / entry.file for name, entry in weights.FILES.items()
+              if name in published]
+    if config.checkpoint and config.name == 'grounding_dino':
+        given.append(Path(config.checkpoint).expanduser().with_name('vocab.txt'))
+    return [path for path in given if path.exists()]
 
 
 def text_detector(model: str) -> str:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
+from masa_ros.models import weights
 from masa_ros.models.model import Model
 from masa_ros.structures.settings import setting
 
@@ -114,3 +116,19 @@ def load(
         return build_model(ModelConfig(name=variant, checkpoint=str(sam or ''), **settings))
     function: Callable[..., Model] = import_module('masa_ros.models.masa').load
     return function(variant, sam=sam, masa=masa, **settings)
+
+
+def weight_files(config: ModelConfig) -> list[Path]:
+    """
+    Files and folders with what a model may read at its start, as far as they are there.
+
+    For telling whether two runs used the same; more than one of them may stand for the same part.
+    """
+    names = {config.name, config.name.removeprefix('masa_'), config.mask_model}
+    paths = [Path(given).expanduser()
+             for given in (config.checkpoint, config.adapter_checkpoint) if given]
+    paths += [weights.folder() / entry.file for name, entry in weights.FILES.items()
+              if name in names]
+    if 'tiny' in names:
+        paths.append(Path(__file__).parent / 'tiny' / 'weights.pt')
+    return [path for path in paths if path.exists()]
