@@ -61,9 +61,9 @@ class AdaptConfig:
     proposals: int = setting(32, 'Most proposals of a frame.', minimum=1, maximum=1000)
     held_out: float = setting(
         0.25, 'Part of the recording, its end, that only judges.', minimum=0.05, maximum=0.9)
-    steps: int = setting(200, 'Optimizer steps.', minimum=1)
+    steps: int = setting(300, 'Optimizer steps.', minimum=1)
     batch: int = setting(8, 'Pairs of views of a step.', minimum=1)
-    learning_rate: float = setting(3e-4, 'Rate of the track head.', minimum=0.0, maximum=1.0)
+    learning_rate: float = setting(1e-3, 'Rate of the track head.', minimum=0.0, maximum=1.0)
     judge_pairs: int = setting(96, 'Pairs of far-apart views that judge.', minimum=1)
     cached_pairs: int = setting(
         64, 'For the MASA variants: pairs of views that teach; their features are computed once.',

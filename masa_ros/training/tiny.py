@@ -13,6 +13,8 @@ from masa_ros.training.validation import validate
 import torch
 from torch import nn, Tensor
 
+ROI_STEP = 32
+
 
 class TinyTrainable:
     """The small network under the settings of a run; see `masa_ros.training.trainable`."""
@@ -30,9 +32,9 @@ class TinyTrainable:
         """Weighted losses of one batch."""
         loss, device = self.config.loss, step.device
         images = batch.images.to(device).float().contiguous(memory_format=torch.channels_last)
-        # Heads need at least one RoI, or processes would wait for gradients that never come.
-        mask_rois, masks = at_least_one(batch.mask_rois, batch.mask_targets)
-        track_rois, identities = at_least_one(batch.track_rois, batch.identities)
+        # Heads get at least one RoI, or processes would wait for gradients that never come.
+        mask_rois, masks = filled_up(batch.mask_rois, batch.mask_targets)
+        track_rois, identities = filled_up(batch.track_rois, batch.identities)
         with torch.autocast(device.type, torch.bfloat16, self.config.precision == 'bfloat16'):
             out = network(images, mask_rois.to(device), track_rois.to(device))
         num_masks, num_tracks = len(batch.mask_rois), len(batch.track_rois)
@@ -90,8 +92,14 @@ def load_initial(network: nn.Module, path: str) -> set[str]:
     return {name for name in weights if name.startswith(slow)}
 
 
-def at_least_one(rois: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-    """Add a stand-in row to empty RoIs."""
-    if len(rois):
-        return rois, values
-    return rois.new_tensor([[0, 0, 0, 32, 32]]), values.new_zeros((1, *values.shape[1:]))
+def filled_up(rois: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+    """
+    Add stand-in rows up to the next multiple of `ROI_STEP`, at least one.
+
+    Every number of RoIs that oneDNN has not seen costs it new code and memory, which it keeps: a
+    run grew by megabytes with every step.
+    """
+    extra = -len(rois) % ROI_STEP or (0 if len(rois) else ROI_STEP)
+    stand_in = rois.new_tensor([[0, 0, 0, 32, 32]]).expand(extra, -1)
+    return (torch.cat([rois, stand_in]),
+            torch.cat([values, values.new_zeros((extra, *values.shape[1:]))]))
