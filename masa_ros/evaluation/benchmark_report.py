@@ -219,7 +219,7 @@ def _latency(times_ms: NDArray[np.float32]) -> dict[str, float]:
 
 
 def _survived(group: list[_View]) -> dict[str, float]:
-    """Share of the gaps of each length after which an object had its id again."""
+    """Gaps of each length: how many, and after what share an object had its id again."""
     result = {}
     gaps = [recovery for view in group for recovery in view.recoveries
             if recovery.after.position > recovery.before.position + 1]
@@ -228,6 +228,7 @@ def _survived(group: list[_View]) -> dict[str, float]:
         name = f'kept_{low:g}_to_{high:g}_s' if high < math.inf else f'kept_over_{low:g}_s'
         result[name] = (float(np.mean([not recovery.switched for recovery in own]))
                         if own else math.nan)
+        result[f'gaps_{name.removeprefix("kept_")}'] = float(len(own))
     return result
 
 
@@ -361,8 +362,9 @@ def _by_stride(
         axes.plot([row['stride'] for row in own], [row[metric] for row in own], label=name,
                   **style[name])
     axes.set(xlabel='stride', ylabel=metric, xticks=sorted({row['stride'] for row in rows}))
+    axes.margins(y=0.08)
     if metric in SHARES:
-        axes.set_ylim(None, 1.0)
+        axes.set_ylim(None, 1.02)
     _legend(axes)
 
 
@@ -408,14 +410,25 @@ def _by_gap(axes: Any, rows: list[dict[str, Any]], names: list[str]) -> None:
         own = [row for row in rows if row['tracker'] == name and row['stride'] == stride]
         if own:
             at = np.arange(len(keys)) + (i - (len(names) - 1) / 2) * 0.8 / len(names)
-            axes.bar(at, [own[0][key] for key in keys], width=0.72 / len(names), label=name,
-                     color=COLORS[i % 8], hatch=('', '//', '..', 'xx')[i % 4],
-                     edgecolor='white', linewidth=0.5)
+            bars = axes.bar(
+                at, np.nan_to_num([own[0][key] for key in keys]), width=0.72 / len(names),
+                label=name, color=COLORS[i % 8], hatch=('', '//', '..', 'xx')[i % 4],
+                edgecolor='white', linewidth=0.5)
+            # A bar of no height may stand for none of some or for none at all.
+            axes.bar_label(bars, [_share(own[0], key) for key in keys],
+                           fontsize=7 if len(names) < 5 else 5, padding=1,
+                           rotation=0 if len(names) < 5 else 90)
     labels = [key.removeprefix('kept_').replace('_', ' ') for key in keys]
     axes.set(ylabel='share with the same id', xlabel='length of the gap', ylim=(0, 1.4))
     axes.set_yticks(np.linspace(0, 1, 6))
     axes.set_xticks(range(len(keys)), labels)
     _legend(axes)
+
+
+def _share(row: dict[str, Any], key: str) -> str:
+    """Write the share of a bar as a fraction, such as ``3/4``; a dash for no gaps."""
+    count = int(row[key.replace('kept_', 'gaps_')])
+    return f'{round(row[key] * count)}/{count}' if count else '–'
 
 
 def _latencies(axes: Any, rows: list[dict[str, Any]], names: list[str]) -> None:
@@ -666,9 +679,13 @@ figure svg { width: 100%; height: auto; }
 .strip { display: flex; gap: .6rem; flex-wrap: wrap; }
 .strip img { display: block; border: 1px solid #bbb; } .strip figure { max-width: 425px; }
 details { margin-top: .5rem; } summary { cursor: pointer; font-size: .9rem; }
-@media print { body { margin: 0; max-width: none; font-size: 10pt; }
-  table { font-size: 7pt; } th, td { padding: .1rem .25rem; } .scroll { overflow: visible; }
-  .plots { grid-template-columns: 1fr 1fr; } h2 { break-after: avoid; } }
+@page { size: A4; margin: 14mm; }
+@media print { body { margin: 0; padding: 0; max-width: none; font-size: 10pt; }
+  table { font-size: 7pt; break-inside: avoid; } th, td { padding: .1rem .25rem; }
+  .scroll { overflow: visible; } h2, h3 { break-after: avoid; }
+  .plots { grid-template-columns: 1fr 1fr; }
+  .strip { flex-wrap: nowrap; gap: 2mm; } .strip figcaption { font-size: 6.5pt; }
+  .strip img { width: auto; height: 33mm; } }
 </style>
 </head>
 <body>
@@ -739,6 +756,10 @@ into one id looks calm here, so compare at an equal number of objects per frame.
 <td>{{ row[key] | number(key) if key in row else '' }}</td>{% endfor %}</tr>
 {% if loop.last %}</tbody></table></div>{% endif %}{% endfor %}
 </details>
+<script>
+const details = document.querySelector('details');
+addEventListener('beforeprint', () => { details.open = true; });
+</script>
 </body>
 </html>
 """

@@ -112,6 +112,23 @@ def test_names_are_escaped_and_nothing_is_loaded(scored: BenchmarkReport) -> Non
     assert page.count('<svg') == len(scored.plots) > 3
 
 
+def test_every_share_after_a_gap_has_its_count(scored: BenchmarkReport) -> None:
+    for row in scored.rows:
+        kept = [key for key in row if key.startswith('kept_')]
+        assert kept
+        for key in kept:
+            count = row[key.replace('kept_', 'gaps_')]
+            assert (count == 0) == np.isnan(row[key])
+            assert count == 0 or (row[key] * count) % 1 == pytest.approx(0)
+
+
+def test_nothing_stays_folded_on_paper(scored: BenchmarkReport) -> None:
+    page = render_report(scored)
+    assert page.count('<details') == 1
+    assert "addEventListener('beforeprint'" in page
+    assert 'size: A4' in page
+
+
 def test_without_truth_only_identities_are_shown(tmp_path: Path) -> None:
     found = report(tmp_path, with_truth=False)
     assert found.plots == []
