@@ -48,6 +48,7 @@ from masa_ros.evaluation.formats.mot import format_rows
 from masa_ros.evaluation.scores import score_sequence
 from masa_ros.models import CATALOG
 from masa_ros.models.features import BACKBONES, FeatureConfig
+from masa_ros.models.weights import is_seeded
 from masa_ros.pipeline import PipelineConfig
 from masa_ros.ros.bag import is_bag
 from masa_ros.ros.parameters import NodeConfig
@@ -277,7 +278,8 @@ def feature_plans(
         if name not in BACKBONES and name not in CATALOG:
             raise ValueError(f'unknown features {name!r}; known ones are '
                              + ', '.join((*BACKBONES, *CATALOG)))
-        shown = name + (' (random numbers)' if name in BACKBONES and not file else '')
+        random = is_seeded(Path(file)) if file else name in BACKBONES
+        shown = name + (' (random numbers)' if random else '')
         source = replace(
             choose_observation(args, config, list(plan.sequences)),
             **({'model': None, 'features': FeatureConfig(name, file, config.model.device)}
