@@ -115,6 +115,31 @@ def test_a_folder_of_transformers_gives_what_the_masa_file_gives(
     np.testing.assert_allclose(found.scores, expected.scores, atol=1e-4)
 
 
+@pytest.mark.parametrize('sizes', [
+    pytest.param({'embed_dim': 96, 'depths': [2, 2, 6, 2], 'num_heads': [3, 6, 12, 24],
+                  'window_size': 7, 'image_size': 224}, id='Swin-T'),
+    pytest.param({'embed_dim': 128, 'depths': [2, 2, 18, 2], 'num_heads': [4, 8, 16, 32],
+                  'window_size': 12, 'image_size': 384}, id='Swin-B')])
+def test_folders_with_either_published_backbone_detect(
+    sizes: dict[str, Any], detector: GroundingDino, dino_file: Path, tmp_path: Path,
+) -> None:
+    """The sizes of grounding-dino-tiny and grounding-dino-base, with a small rest."""
+    settings = detector._network._network.config.to_dict()
+    settings['backbone_config'] = {'model_type': 'swin', **sizes, 'out_indices': [2, 3, 4]}
+    torch.manual_seed(0)
+    transformers.GroundingDinoForObjectDetection(
+        transformers.GroundingDinoConfig.from_dict(settings)).save_pretrained(tmp_path)
+    (tmp_path / 'vocab.txt').write_text((dino_file.parent / 'vocab.txt').read_text())
+    built = build(tmp_path)
+    backbone = built._backbone(torch.zeros(1, 3, 64, 96))
+    width = sizes['embed_dim']
+    assert [level.shape[1] for level in backbone] == [2 * width, 4 * width, 8 * width]
+    found = built.detect([IMAGE, OTHER])
+    assert all(set(image.labels) <= {'car', 'traffic cone', 'person'} for image in found)
+    assert all(np.isfinite(image.boxes).all() for image in found)
+    assert len(found[0]) > 0
+
+
 def test_boxes_are_those_of_the_librarys_own_post_processing(
     detector: GroundingDino, dino_file: Path,
 ) -> None:
