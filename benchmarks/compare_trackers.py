@@ -108,7 +108,7 @@ def rows_of(
                for name in chosen.split(',') if name]
         if not own:
             continue
-        observers = observers_of(arguments, classes, model)
+        observers = observers_of(arguments, classes, model, all(one.detections for one in own))
         sequences |= {sequence.name: sequence for sequence in own}
         runs += run_benchmark(
             Plan(tuple(own), observers, specs, strides, (Faults(),), Path(arguments.cache)),
@@ -119,15 +119,19 @@ def rows_of(
 
 
 def observers_of(
-    arguments: argparse.Namespace, classes: tuple[str, ...], model: ModelConfig,
+    arguments: argparse.Namespace, classes: tuple[str, ...], model: ModelConfig, published: bool,
 ) -> tuple[ObserverSpec, ...]:
-    """Truth and, where one is given, the detector, with the model's masks and embeddings."""
+    """Boxes of the truth, of the detector and published ones, with what the model adds to them."""
     detector = DetectorConfig(
         name='onnx', checkpoint=arguments.detector, class_file=arguments.class_file,
         classes=classes, score_threshold=0.1)
     sources = {'truth': 'truth'}
     if arguments.detector:
         sources[Path(arguments.detector).stem] = 'detector'
+    if published:
+        sources['published'] = 'given'
+    wanted = arguments.sources.split(',')
+    sources = {name: source for name, source in sources.items() if source in wanted}
     return tuple(observer(f'{name}, {model.name}', Observation(source, detector, model))
                  for name, source in sources.items())
 
@@ -198,6 +202,8 @@ def parse() -> argparse.Namespace:
                         help='sequences whose truth is of vehicles')
     parser.add_argument('--detector', default='', help='ONNX detector; without it only the '
                                                        'boxes of the truth are used')
+    parser.add_argument('--sources', default='truth,detector,given',
+                        help='where boxes come from; given are those published with a sequence')
     parser.add_argument('--class-file', default='', help='class names of the detector')
     parser.add_argument('--models', default='classical',
                         help=f'embedding models, comma separated: {", ".join(CATALOG)}')
