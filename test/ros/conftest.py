@@ -87,6 +87,10 @@ class Robot:
         """Start another program of ours instead of the node."""
         self._run(['-m', module, *arguments], {})
 
+    def execute(self, *arguments: str) -> None:
+        """Start Python with some arguments instead of the node."""
+        self._run(list(arguments), {})
+
     def _run(self, command: list[str], environment: dict[str, str]) -> None:
         with self.log.open('wb') as output:
             self.process = subprocess.Popen(

@@ -5,11 +5,14 @@ from __future__ import annotations
 import importlib.util
 from pathlib import Path
 import re
-from typing import Any
+from typing import Any, TypeAlias
 
 import pytest
 
 pytestmark = pytest.mark.ros
+
+# The class in conftest.py, which pytest does not let a test module import.
+Robot: TypeAlias = Any
 
 NAMES = ['tracker.launch.py', 'replay.launch.py']
 
@@ -138,3 +141,37 @@ def test_a_replay_finds_the_topics_of_the_bag(root: Path, tmp_path: Path) -> Non
     assert given['detections_topic'] == '/boxes'
     assert (given['compressed'], given['policy'], given['use_sim_time']) == (
         'true', 'every', 'true')
+
+
+RUN = """
+import sys
+from launch import LaunchDescription, LaunchService
+from launch.actions import IncludeLaunchDescription
+from launch.launch_description_sources import PythonLaunchDescriptionSource
+service = LaunchService()
+service.include_launch_description(LaunchDescription([IncludeLaunchDescription(
+    PythonLaunchDescriptionSource(sys.argv[1]),
+    launch_arguments=[argument.split(':=') for argument in sys.argv[2:]])]))
+sys.exit(service.run())
+"""
+
+
+def test_a_launched_node_tracks_what_each_camera_shows(root: Path, robot: Robot) -> None:
+    pytest.importorskip('launch_ros.actions', reason='launch_ros is not installed')
+    from masa_ros.msg import TrackedObjectArray
+    from masa_ros.ros import convert
+    import numpy as np
+    from sensor_msgs.msg import Image
+    robot.execute('-c', RUN, str(root / 'launch' / 'tracker.launch.py'), 'cameras:=front,left',
+                  'image_topic:=/sensors/{camera}/image_raw', 'device:=cpu', 'policy:=every')
+    for name in ('front', 'left'):
+        robot.listen(name, TrackedObjectArray, f'/tracker/{name}/output/tracks')
+    robot.wait_until(lambda: 'active: tracking /sensors/front/image_raw' in robot.output,
+                     'the node to be active')
+    for name in ('front', 'left'):
+        robot.publisher(name, Image, f'/sensors/{name}/image_raw').publish(
+            convert.array_to_image(np.zeros((48, 64, 3), np.uint8), 'rgb8', robot.tick()))
+    robot.wait_until(
+        lambda: all(robot.received[name] for name in ('front', 'left')), 'tracks')
+    assert robot.received['left'][0].stream == 'left'
+    assert robot.stop() == 0
