@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Sequence as SequenceOf
 from contextlib import redirect_stdout
+from dataclasses import replace
 import io
 from typing import Any
 
@@ -21,7 +22,7 @@ import numpy as np
 
 def score_tracks(
     sequences: SequenceOf[Sequence], tracks: SequenceOf[SequenceOf[TrackedInstances]], *,
-    use_masks: bool = False,
+    use_masks: bool = False, class_agnostic: bool = False, max_tracks: int = 0,
 ) -> dict[str, float]:
     """
     Mean average precision of whole tracks by their spatio-temporal overlap.
@@ -35,12 +36,16 @@ def score_tracks(
         For each sequence one `TrackedInstances` per frame.
     use_masks : bool
         Overlap of masks (YouTube-VIS, UVO) instead of boxes (TAO Track mAP).
+    class_agnostic : bool
+        Whether all objects are of one class (UVO).
+    max_tracks : int
+        Tracks of a class that count in a sequence, those of the highest mean score; 0 for all.
 
     Returns
     -------
     dict
-        ``AP`` (mean over IoU 0.5 to 0.95), ``AP50``, ``AP75``, ``AR`` over the classes with
-        truth; -1 where there is none.
+        ``AP`` (mean over IoU 0.5 to 0.95), ``AP50``, ``AP75``, ``AR`` (with `max_tracks` of 100:
+        ``AR100``) over the classes with truth; -1 where there is none.
 
     Raises
     ------
@@ -52,6 +57,12 @@ def score_tracks(
     metric = TrackMAP({'USE_TIME_RANGES': False, 'USE_AREA_RANGES': False, 'PRINT_CONFIG': False,
                        'MAX_DETECTIONS': 0})
     results: dict[int, dict[str, Any]] = defaultdict(dict)
+    recall_name = f'AR{max_tracks or ""}'
+    if class_agnostic:
+        sequences = [replace(sequence, truth=tuple(map(_of_one_class, sequence.truth)),
+                             not_exhaustive=frozenset(), absent=frozenset())
+                     for sequence in sequences]
+        tracks = [[_of_one_class(frame) for frame in frames] for frames in tracks]
     classes = sorted({int(class_id) for sequence in sequences for frame in sequence.truth
                       for class_id in frame.class_ids})
     for number, (sequence, frames) in enumerate(zip(sequences, tracks, strict=True)):
@@ -65,22 +76,26 @@ def score_tracks(
             if (sequence.absent or sequence.not_exhaustive) and class_id not in (
                     present | sequence.absent | sequence.not_exhaustive):
                 continue
-            data = _class_data(class_id, true, found, use_masks)
+            data = _class_data(class_id, true, found, use_masks, max_tracks)
             data['not_exhaustively_labeled'] = class_id in sequence.not_exhaustive
             results[class_id][str(number)] = metric.eval_sequence(data)
     tables = [metric.combine_sequences(results[class_id]) for class_id in classes]
     if not tables:
-        return dict.fromkeys(('AP', 'AP50', 'AP75', 'AR'), -1.0)
+        return dict.fromkeys(('AP', 'AP50', 'AP75', recall_name), -1.0)
     precision = _class_mean([table['AP_all'] for table in tables])
     recall = _class_mean([table['AR_all'] for table in tables])
     return {'AP': float(np.mean(precision)), 'AP50': float(precision[0]),
-            'AP75': float(precision[5]), 'AR': float(np.mean(recall))}
+            'AP75': float(precision[5]), recall_name: float(np.mean(recall))}
 
 
 def _class_mean(rows: list[Any]) -> Any:
     values = np.array(rows, float)
     present = values[(values > -1).all(axis=1)]
     return present.mean(axis=0) if len(present) else np.full(values.shape[1], -1.0)
+
+
+def _of_one_class(frame: TrackedInstances) -> TrackedInstances:
+    return frame.with_fields(class_ids=np.zeros(len(frame), np.int64))
 
 
 class _Track:
@@ -119,11 +134,11 @@ def _tracks(
 
 
 def _class_data(
-    class_id: int, true: list[_Track], found: list[_Track], use_masks: bool,
+    class_id: int, true: list[_Track], found: list[_Track], use_masks: bool, max_tracks: int,
 ) -> dict[str, Any]:
     own = [track for track in true if track.class_id == class_id]
     guesses = sorted((track for track in found if track.class_id == class_id),
-                     key=lambda track: -float(np.mean(track.scores)))
+                     key=lambda track: -float(np.mean(track.scores)))[:max_tracks or None]
     # The library takes id 0 for "no match", so ids start from 1.
     return {
         'gt_tracks': [track.shapes for track in own],

@@ -258,7 +258,8 @@ def _extra(
                     f'AssocA {name}': part.assoc_a, f'ClsA {name}': part.cls_a}
     if dataset in ('tao', 'youtube_vis', 'uvo'):
         row |= {f'track {name}': value for name, value in score_tracks(
-            sequences, tracks, use_masks=dataset != 'tao').items()}
+            sequences, tracks, use_masks=dataset != 'tao', class_agnostic=dataset == 'uvo',
+            max_tracks=0 if dataset == 'tao' else 100).items()}
     if dataset == 'uvo':
         images = score_images(sequences, tracks, use_masks=True)
         row |= {'image AR100': images['AR100'], 'image AP': images['AP']}

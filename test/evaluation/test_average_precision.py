@@ -70,6 +70,24 @@ def test_a_class_that_was_not_checked_counts_nothing() -> None:
     assert score_tracks([first, checked], found)['AP'] == pytest.approx(0.5)
 
 
+def test_without_classes_proposals_count_for_objects_of_any_class() -> None:
+    """Proposals have class -1; the truth of UVO has one or many."""
+    found = [[frame([A, B], [7, 8], [-1, -1])] * 4]
+    of_classes = sequence([frame([A, B], [1, 2], [3, 5])] * 4)
+    assert score_tracks([of_classes], found, use_masks=True)['AR'] == 0
+    scores = score_tracks([of_classes], found, use_masks=True, class_agnostic=True,
+                          max_tracks=100)
+    assert scores == pytest.approx({'AP': 1.0, 'AP50': 1.0, 'AP75': 1.0, 'AR100': 1.0})
+
+
+def test_only_the_best_tracks_count_where_their_number_is_limited() -> None:
+    # Of two right tracks one is left: half of the objects are found.
+    found = [[frame([A, B], [1, 2], scores=[0.9, 0.8])] * 4]
+    scores = score_tracks([sequence(TRUTH)], found, max_tracks=1)
+    assert scores['AR1'] == pytest.approx(0.5)
+    assert scores['AP'] == pytest.approx(51 / 101)
+
+
 def test_no_truth_has_no_precision() -> None:
     empty = sequence([frame([], [])])
     assert score_tracks([empty], [[frame([A], [1])]])['AP'] == -1
