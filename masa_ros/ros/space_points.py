@@ -22,6 +22,8 @@ from sensor_msgs.msg import CameraInfo
 CALIBRATION_LIMIT_S = 2.0
 TRANSFORM_LIMIT_S = 1.0
 _LOOK_S = 0.02
+# Each that waits has a subscription of its own.
+MOST_WAITING = 8
 # Distortion models of CameraInfo; an empty name has none, or the common one.
 _RADIAL = ('', 'plumb_bob', 'rational_polynomial')
 _FISHEYE = ('equidistant', 'fisheye')
@@ -48,6 +50,7 @@ class SpacePoints:
         self._node = node
         self._group = group
         self._transforms: FrameTransforms | None = None
+        self._waiting = 0
 
     async def calibration(self, topic: str) -> Any:
         """
@@ -56,10 +59,13 @@ class SpacePoints:
         Raises
         ------
         ValueError
-            If none comes in time.
+            If none comes in time, or too many points wait already.
 
         """
+        if self._waiting >= MOST_WAITING:
+            raise ValueError(f'{self._waiting} points of space wait for the calibration already')
         came: list[Any] = []
+        self._waiting += 1
         subscription = self._node.create_subscription(
             CameraInfo, topic, came.append, callback_group=self._group,
             qos_profile=QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT))
@@ -70,6 +76,7 @@ class SpacePoints:
                     f'CameraInfo came on {subscription.topic_name} in {CALIBRATION_LIMIT_S:g} s; '
                     'remap ~/input/camera_info, or click in the image')
         finally:
+            self._waiting -= 1
             self._node.destroy_subscription(subscription)
         return came[-1]
 

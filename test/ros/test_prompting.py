@@ -181,6 +181,22 @@ def test_a_published_point_of_space_is_the_pixel_that_shows_it(empty: Robot) -> 
     assert seen(show(empty)) == [1]
 
 
+def test_a_flood_of_points_without_a_calibration_is_survived(empty: Robot) -> None:
+    from geometry_msgs.msg import Point, PointStamped
+    clicks = empty.publisher('clicks', PointStamped, '/tracker/input/click')
+    show(empty)
+    for index in range(200):
+        clicks.publish(PointStamped(header=convert.make_header(1, 'camera_optical'),
+                                    point=Point(x=float(index), y=1e300, z=1e-300)))
+        empty.spin(0.002)
+    empty.wait_until(lambda: '8 points of space wait for the calibration already'
+                     in empty.output, 'a warning')
+    assert seen(show(empty)) == []
+    empty.wait_until(lambda: 'no CameraInfo came' in empty.output, 'the end of the wait')
+    assert seen(show(empty)) == []
+    assert 'Traceback' not in empty.output
+
+
 def test_a_point_in_another_frame_without_tf2_says_what_to_install(empty: Robot) -> None:
     import importlib.util
 
