@@ -8,6 +8,9 @@ which look at nothing but embeddings; ByteTrack looks at nothing but boxes.
     ./scripts/with_env python benchmarks/tiny_tracking.py --data ../shared/data \
         --untrained runs/untrained.pt --out benchmarks/tiny_tracking.json
 
+Other sequences in the form of MOTChallenge, of persons unless ``--classes`` says otherwise, take
+the place of the three with ``--sequences FOLDER ...``.
+
 """
 
 from __future__ import annotations
@@ -43,6 +46,9 @@ def main() -> None:
     """Run and print."""
     parser = argparse.ArgumentParser(description=str(__doc__).strip().split('\n')[0])
     parser.add_argument('--data', type=Path, required=True)
+    parser.add_argument('--sequences', type=Path, nargs='+', default=[],
+                        help='folders to track instead of those of the data')
+    parser.add_argument('--classes', nargs='+', default=['person'], help='of these folders')
     parser.add_argument('--untrained', default='', help='weights before training')
     parser.add_argument('--cache', type=Path, default=Path('runs/tiny_tracking'))
     parser.add_argument('--out', type=Path)
@@ -54,7 +60,10 @@ def main() -> None:
             name='tiny', max_masks=0, checkpoint=arguments.untrained)
     runs: list[Run] = []
     names: list[str] = []
-    for classes, sequences in SEQUENCES.items():
+    chosen = {tuple(arguments.classes): tuple(arguments.sequences)} if arguments.sequences else {
+        classes: tuple(arguments.data / 'sequences' / name for name in known)
+        for classes, known in SEQUENCES.items()}
+    for classes, sequences in chosen.items():
         detector = DetectorConfig(
             name='onnx', checkpoint=str(arguments.data / 'models/yolox_nano.onnx'),
             class_file=str(arguments.data / 'models/coco80.txt'), classes=classes,
@@ -64,7 +73,7 @@ def main() -> None:
             for source in ('truth', 'detector') for name, model in models.items())
         names = [item.name for item in observers]
         runs += run_benchmark(Plan(
-            tuple(read_sequence(arguments.data / 'sequences' / name) for name in sequences),
+            tuple(read_sequence(folder) for folder in sequences),
             observers, trackers(), STRIDES, (Faults(),), arguments.cache),
             progress=lambda what, done, count: print(f'[{done}/{count}] {what}', flush=True))
     rows = [row_of(runs, name, stride, spec.name)
