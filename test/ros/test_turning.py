@@ -40,6 +40,7 @@ def calibrate(robot: Robot) -> None:
 
 def missed_while_turning(robot: Robot, tell: Callable[[tuple[float, ...]], None]) -> float:
     """Centre of a coasting box along x: seen at 32 px, then missed while the robot turns left."""
+    robot.begin()  # What an attempt before has left would be another object.
     robot.tick()
     tell(STILL)
     calibrate(robot)
