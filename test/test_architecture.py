@@ -21,7 +21,7 @@ ALLOWED: dict[str, set[str]] = {
     'sources': {'structures'},
     'visualization': {'structures'},
     'detectors': {'models', 'structures'},
-    'training': {'models', 'structures', 'rendering', 'sources'},
+    'training': {'models', 'structures', 'rendering', 'sources', 'tracking'},
     'regions': {'structures'},
     'prompts': {'models', 'regions', 'structures', 'tracking'},
     'pipeline': {'detectors', 'models', 'prompts', 'tracking', 'structures', 'regions'},

@@ -79,11 +79,11 @@ def run(args: argparse.Namespace) -> int:
             print(f'left out: {problem}')
     print(f'learned from {result.learned_frames} frames, judged on {result.judged_frames} at '
           f'the end of the recording, {time.monotonic() - started:.0f} s\n'
-          f'{"":28s}before   after\n'
-          f'finds itself in other views {result.before.views:6.3f}  {result.after.views:6.3f}\n'
-          f'finds itself in next frame  {result.before.neighbours:6.3f}  '
+          f'{"":30s}before   after\n'
+          f'finds itself in other views   {result.before.views:6.3f}  {result.after.views:6.3f}\n'
+          f'finds itself in next frame    {result.before.neighbours:6.3f}  '
           f'{result.after.neighbours:6.3f}\n'
-          f'finds itself a second later {result.before.later:6.3f}  {result.after.later:6.3f}')
+          f'finds itself within a second  {result.before.later:6.3f}  {result.after.later:6.3f}')
     if result.written is None:
         print('not better, so nothing was written')
         return NOT_BETTER

@@ -42,8 +42,8 @@ FAR_VIEWS = ViewConfig(size=256, zoom_min=0.5, zoom_max=1.2, view_zoom=2.0, aspe
 TEACHING_VIEWS = replace(FAR_VIEWS, mixup=0.1, photometric=0.3, view_zoom=1.6)
 NEIGHBOUR_IOU = 0.5
 LEAST_FRAMES = 8
-LATER_FRAMES = 10
-"""About a second: at most ten frames a second are used."""
+LATER_FRAMES = range(2, 11)
+"""Up to about a second: at most ten frames a second are used."""
 
 
 @dataclass(frozen=True)
@@ -84,8 +84,8 @@ class Judgement:
         Part of the objects whose best match in the next frame is the one at the same place;
         NaN where no two frames were close enough to know.
     later : float
-        Part of the followed objects whose best match `LATER_FRAMES` further on is themselves;
-        NaN where none was followed for so long.
+        Part of the followed objects whose best match in one of the frames of `LATER_FRAMES` is
+        themselves; NaN where none was followed for so long.
 
     """
 

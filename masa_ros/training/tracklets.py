@@ -62,7 +62,7 @@ def followed(
 def later_accuracy(
     frames: Sequence[LabelledImage],
     embeddings: Callable[[LabelledImage], NDArray[np.float32]],
-    gap: int,
+    gaps: Sequence[int],
 ) -> float:
     """
     Part of the followed objects whose best match some frames later is themselves.
@@ -73,8 +73,8 @@ def later_accuracy(
         With clips and identities, in order of time.
     embeddings : callable
         Image to ``(N, D)``.
-    gap : int
-        Frames from one to the other.
+    gaps : sequence of int
+        Numbers of frames from one to the other. Several make a steadier number of a short clip.
 
     Returns
     -------
@@ -85,15 +85,15 @@ def later_accuracy(
     """
     hits: list[bool] = []
     described = [embeddings(frame) for frame in frames]
-    for k in range(len(frames) - gap):
-        one, two = frames[k], frames[k + gap]
+    for k, later in ((k, k + gap) for gap in gaps for k in range(len(frames) - gap)):
+        one, two = frames[k], frames[later]
         if (one.clip != two.clip or one.identities is None or two.identities is None
                 or len(two.boxes) < 2):
             continue
         same = one.identities[:, None] == two.identities[None]
         both = np.flatnonzero(same.any(1))
         if len(both):
-            best = (described[k][both] @ described[k + gap].T).argmax(1)
+            best = (described[k][both] @ described[later].T).argmax(1)
             hits += same[both, best].tolist()
     return float(np.mean(hits)) if hits else float('nan')
 

@@ -4,6 +4,7 @@ from masa_ros.structures.instances import Instances
 from masa_ros.training.corpus import LabelledImage
 from masa_ros.training.tracklets import followed, later_accuracy
 import numpy as np
+import pytest
 
 
 def clip(*frames: list[list[float]]) -> tuple[list[LabelledImage], list[Instances]]:
@@ -41,7 +42,7 @@ def test_what_was_not_followed_is_nobody_elses_partner() -> None:
 def test_frames_without_objects_are_ordinary() -> None:
     result = followed(*clip([], [], []), 'here')
     assert [len(frame.boxes) for frame in result] == [0, 0, 0]
-    assert np.isnan(later_accuracy(result, lambda _: np.zeros((0, 4), np.float32), 1))
+    assert np.isnan(later_accuracy(result, lambda _: np.zeros((0, 4), np.float32), [1]))
 
 
 def test_finding_oneself_later_by_hand() -> None:
@@ -49,6 +50,9 @@ def test_finding_oneself_later_by_hand() -> None:
     frames = followed(*clip(boxes, boxes, boxes), 'here')
     # The two look alike in the last frame only, and the first wins.
     looks = {'f0': np.eye(2), 'f1': np.eye(2), 'f2': np.array([[1, 1], [0, 0]])}
-    assert later_accuracy(frames, lambda item: looks[item.name].astype(np.float32), 1) == 0.75
-    assert later_accuracy(frames, lambda item: looks[item.name].astype(np.float32), 2) == 0.5
-    assert np.isnan(later_accuracy(frames, lambda item: looks[item.name].astype(np.float32), 3))
+    assert later_accuracy(frames, lambda item: looks[item.name].astype(np.float32), [1]) == 0.75
+    assert later_accuracy(frames, lambda item: looks[item.name].astype(np.float32), [2]) == 0.5
+    # Four looks one frame on, two looks two frames on.
+    both = later_accuracy(frames, lambda item: looks[item.name].astype(np.float32), [1, 2])
+    assert both == pytest.approx(4 / 6)
+    assert np.isnan(later_accuracy(frames, lambda item: looks[item.name].astype(np.float32), [3]))
