@@ -53,7 +53,7 @@ def start(tmp_path: Path) -> Path:
 def test_only_the_track_head_moves(
     start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    verdicts = iter([Judgement(0.5, 0.5), Judgement(0.6, float('nan'))])
+    verdicts = iter([Judgement(0.5, 0.5), *[Judgement(0.6, float('nan'))] * 3])
     monkeypatch.setattr(module, 'judge', lambda *_: next(verdicts))
     result = adapt(drive(), teacher, start, tmp_path / 'out', CONFIG)
     assert result.written is not None
@@ -65,11 +65,35 @@ def test_only_the_track_head_moves(
 def test_a_worse_result_is_not_written(
     start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    verdicts = iter([Judgement(0.9, 0.9), Judgement(0.91, 0.8)])
+    verdicts = iter([Judgement(0.9, 0.9), *[Judgement(0.91, 0.8)] * 3])
     monkeypatch.setattr(module, 'judge', lambda *_: next(verdicts))
     result = adapt(drive(), teacher, start, tmp_path / 'out', CONFIG)
     assert result.written is None
     assert not (tmp_path / 'out/adapted.pt').exists()
+
+
+def test_the_best_part_of_the_way_is_written(
+    start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    judged: list[TinyNetwork] = []
+    # The end has the best mean, but one of its numbers fell.
+    verdicts = [Judgement(0.5, 0.5), Judgement(0.9, 0.4), Judgement(0.7, 0.5),
+                Judgement(0.6, 0.5)]
+
+    def judge(network: TinyNetwork, *_: object) -> Judgement:
+        judged.append(network)
+        return verdicts[len(judged) - 1]
+
+    monkeypatch.setattr(module, 'judge', judge)
+    result = adapt(drive(), teacher, start, tmp_path / 'out', CONFIG)
+    assert result.after == Judgement(0.7, 0.5)
+    assert result.written is not None
+    name = 'track_head.embed.weight'
+    before, end, half = (network.state_dict()[name] for network in judged[:3])
+    written = load_network(result.written)[0].state_dict()[name]
+    assert not torch.equal(before, end)
+    assert torch.allclose(written, (before + end) / 2)
+    assert torch.equal(written, half)
 
 
 def test_one_number_must_not_fall_for_the_other() -> None:
