@@ -13,6 +13,7 @@ import contextlib
 import copy
 from dataclasses import replace
 from datetime import timedelta
+import fcntl
 import json
 import logging
 import math
@@ -65,13 +66,31 @@ def train(config: TrainConfig, stop_after: int | None = None) -> Path:
     TrainingDivergedError
         If loss or gradient stop being finite. The checkpoint before it stays as it was.
     ValueError
-        If the run folder was made with other settings.
+        If the run folder was made with other settings, or another process trains in it.
 
     """
+    run = Path(config.run)
+    run.mkdir(parents=True, exist_ok=True)
+    if int(os.environ.get('RANK', '0')):
+        return _train(config, stop_after)
+    # The system takes this kind of lock back however the process ends, and loading processes that
+    # outlive it by seconds do not inherit it.
+    with (run / '.lock').open('w') as lock:
+        try:
+            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError) as error:
+            raise ValueError(f'another process trains in {run}; wait for it or choose another '
+                             'folder') from error
+        except OSError:  # Disks of other machines may know no locks.
+            log.info('%s cannot be locked; start no second training in it', run)
+        return _train(config, stop_after)
+
+
+def _train(config: TrainConfig, stop_after: int | None) -> Path:
+    """Train as one of the processes of a run."""
     rank, world, device = join_processes()
     torch.manual_seed(config.seed)
     run = Path(config.run)
-    run.mkdir(parents=True, exist_ok=True)
     if config.batch % world:
         raise ValueError(f'{world} processes cannot share a batch of {config.batch} photos '
                          'evenly; choose a multiple')

@@ -98,6 +98,22 @@ def test_other_settings_do_not_continue_a_run(config: TrainConfig) -> None:
         train(replace(config, seed=4))
 
 
+def test_two_trainings_do_not_share_a_folder(config: TrainConfig) -> None:
+    Path(config.run).mkdir(parents=True, exist_ok=True)
+    holder = subprocess.Popen(
+        [sys.executable, '-c', 'import fcntl, sys; file = open(sys.argv[1], "w"); '
+         'fcntl.lockf(file, fcntl.LOCK_EX); print("held", flush=True); sys.stdin.read()',
+         str(Path(config.run) / '.lock')], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert holder.stdout is not None
+    try:
+        assert holder.stdout.readline() == b'held\n'
+        with pytest.raises(ValueError, match='another process trains in'):
+            train(config)
+    finally:
+        holder.communicate()
+    assert train(config).is_file()
+
+
 def test_a_checkpoint_tells_its_recipe_and_data(config: TrainConfig) -> None:
     stored = torch.load(train(config, stop_after=1), weights_only=True)
     assert stored['config']['batch'] == 2
