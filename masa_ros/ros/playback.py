@@ -20,6 +20,7 @@ from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 
 _POLL_S = 0.05
+_MATCH_S = 0.5
 _QOS = QoSProfile(depth=20, reliability=ReliabilityPolicy.RELIABLE)
 _RECORD_QOS = QoSProfile(depth=1000, reliability=ReliabilityPolicy.RELIABLE)
 
@@ -128,7 +129,10 @@ class Playback:
             heard = all(publisher.get_subscription_count()
                         for publisher in self._publishers.values())
             if heard and self._node.count_publishers(self._output[0]):
-                return True
+                # The others find this process a moment after it has found them, and lose what
+                # comes before that.
+                time.sleep(_MATCH_S)
+                return is_alive()
             time.sleep(_POLL_S)
         return False
 
