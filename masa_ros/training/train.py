@@ -293,14 +293,30 @@ def _batches(
         loader: DataLoader[tuple[ViewSample, ViewSample]] = DataLoader(
             source, share, sampler=_Range(indices), collate_fn=collate,
             num_workers=config.data.workers, worker_init_fn=_quiet_worker)
-        yield from loader
+        with _one_opencv_thread():
+            yield from loader
+
+
+@contextlib.contextmanager
+def _one_opencv_thread() -> Iterator[None]:
+    """
+    Let OpenCV work in one thread, here and in the processes that are forked meanwhile.
+
+    A forked process has none of the threads of its parent's OpenCV, but believes that it has, and
+    waits for them for ever as soon as it uses them or tries to end them.
+    """
+    import cv2
+
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try:
+        yield
+    finally:
+        cv2.setNumThreads(before)
 
 
 def _quiet_worker(_: int) -> None:
     """Keep a loading process to one thread; its work is many small calls."""
-    import cv2
-
-    cv2.setNumThreads(1)
     torch.set_num_threads(1)
 
 

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 
+import cv2
 from masa_ros.models.tiny.network import TinyNetwork
 from masa_ros.models.tiny.weights import load_network
 from masa_ros.structures.settings import from_mapping
@@ -19,6 +20,7 @@ from masa_ros.training.config import load_config, OptimConfig, source_weights, T
 from masa_ros.training.dataset import PairDataset
 from masa_ros.training.train import learning_rate_factor, train, TrainingDivergedError
 from masa_ros.training.validation import validate
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -155,6 +157,18 @@ def test_two_processes_share_a_batch(settings: dict[str, object], tmp_path: Path
     stored = torch.load(tmp_path / 'run/latest.pt', weights_only=True)
     assert stored['step'] == 3
     assert all(torch.isfinite(value).all() for value in stored['network'].values())
+
+
+@pytest.mark.timeout(120)
+def test_loading_processes_start_after_opencv_has_used_its_threads(config: TrainConfig) -> None:
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(3)
+    try:
+        cv2.GaussianBlur(np.zeros((1500, 1500, 3), np.uint8), (31, 31), 0)
+        train(replace(config, data=replace(config.data, workers=1)), stop_after=1)
+        assert cv2.getNumThreads() == 3
+    finally:
+        cv2.setNumThreads(before)
 
 
 def test_the_learning_rate_follows_its_schedule() -> None:
