@@ -265,22 +265,13 @@ class MasaModel:
         on_object: NDArray[np.bool_],
     ) -> Instances | None:
         """
-        Cut out the object that points are on; for prompts (`masa_ros.prompts`).
-
-        Parameters
-        ----------
-        image : ndarray
-            ``(H, W, 3)`` uint8 RGB.
-        points : ndarray
-            ``(K, 2)`` in its pixels.
-        on_object : ndarray
-            ``(K,)`` bool; the other points are beside the object.
+        See `masa_ros.models.sam.model.SamModel.segment_points`.
 
         Returns
         -------
         Instances or None
-            One object with mask, or no row where SAM's mask is empty. ``None`` where there is no
-            SAM, neither in the variant nor as the model of the masks.
+            As there; ``None`` where there is no SAM, neither in the variant nor as the model of
+            the masks.
 
         """
         if not self._segmenter:

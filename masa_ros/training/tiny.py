@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 from masa_ros.models.tiny.network import TinyNetwork
@@ -99,7 +100,7 @@ def filled_up(rois: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
     Every number of RoIs that oneDNN has not seen costs it new code and memory, which it keeps: a
     run grew by megabytes with every step.
     """
-    extra = -len(rois) % ROI_STEP or (0 if len(rois) else ROI_STEP)
+    extra = math.ceil(max(len(rois), 1) / ROI_STEP) * ROI_STEP - len(rois)
     stand_in = rois.new_tensor([[0, 0, 0, 32, 32]]).expand(extra, -1)
     return (torch.cat([rois, stand_in]),
             torch.cat([values, values.new_zeros((extra, *values.shape[1:]))]))
