@@ -9,6 +9,7 @@ certainly different, and a matched object is most probably the same as its track
 from __future__ import annotations
 
 from dataclasses import dataclass
+import math
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,9 +20,19 @@ PRIOR_SAME, PRIOR_OTHER, PRIOR_SPREAD, PRIOR_WEIGHT = 0.8, 0.4, 0.15, 10.0
 HORIZON = 2000.0
 # Least spread: near-identical crops must not make a cosine look infinitely telling.
 LEAST_SPREAD = 0.03
-# Most that appearance may say, in nats (1 to 100): light, blur and occlusion can make any pair
-# look unlike, and strangers can look alike.
-LIMIT = 4.6
+# Looks drift: what a cosine falls short of 1, and its spread, grow with this power of the time
+# since the track was seen. Between 0.04 and 0.7 s the exponent is 0.5 to 0.9 on five sequences.
+DRIFT_POWER = 0.5
+# What an object's mean cosine falls short of 1, and its spread, at most by that growth.
+MOST_SHORT, MOST_SPREAD = 0.3, 0.2
+# Share of the spread among strangers that one object's spread stays below: else a very low cosine
+# would speak for one object.
+NARROWER = 0.95
+# Matches after which the usual gap between two sights of a track changes slowly.
+GAP_MEMORY = 100.0
+# Most that appearance may say for a match (1 to 660), and against it (1 to 33): strangers can look
+# alike, and an object that is covered, blurred or badly lit can look like anything.
+LIMIT_FOR, LIMIT_AGAINST = 6.5, 3.5
 
 
 @dataclass
@@ -46,23 +57,53 @@ class AppearanceScale:
     def __init__(self) -> None:
         self.same = _Moments(PRIOR_SAME, PRIOR_SPREAD ** 2)
         self.other = _Moments(PRIOR_OTHER, PRIOR_SPREAD ** 2)
+        self._gap_s, self._num_gaps = 0.0, 0.0
 
     def evidence(
-        self, cosines: NDArray[np.float32], out: NDArray[np.float32] | None = None,
+        self, cosines: NDArray[np.float32], gaps_s: NDArray[np.float64] | None = None,
+        out: NDArray[np.float32] | None = None,
     ) -> NDArray[np.float32]:
         """
         Turn ``(N, M)`` cosines into log-likelihood ratios of "the same object".
 
-        Two normal laws of equal spread, which makes it a straight line: 0 halfway between the
-        means, steeper the better they are apart, cut at a limit.
-        """
-        spread = max((self.same.variance + self.other.variance) / 2, LEAST_SPREAD ** 2)
-        slope = max(self.same.mean - self.other.mean, 0.0) / spread
-        evidence = np.multiply(cosines, np.float32(slope), out=out)
-        evidence -= np.float32(slope * (self.same.mean + self.other.mean) / 2)
-        return np.asarray(np.clip(evidence, -LIMIT, LIMIT, out=evidence))
+        Two normal laws. That of one object is the narrower one, lies nearer to 1, and moves away
+        and widens the longer the track was not seen, beyond the gap it was learned at. From where
+        a higher cosine would speak against a match the ratio stays level. Cut at two limits.
 
-    def observe(self, cosines: NDArray[np.float32]) -> None:
+        Parameters
+        ----------
+        cosines : ndarray
+            ``(N, M)`` between detections and tracks.
+        gaps_s : ndarray, optional
+            ``(M,)`` seconds since each track was seen; without them the usual gap.
+        out : ndarray, optional
+            Where to put the result.
+
+        """
+        growth = np.ones(cosines.shape[1])
+        if gaps_s is not None and self._num_gaps:
+            growth = np.maximum(gaps_s / max(self._gap_s, 1e-3), 1.0) ** DRIFT_POWER
+        other = max(math.sqrt(self.other.variance), LEAST_SPREAD)
+        short, spread = 1 - self.same.mean, math.sqrt(self.same.variance)
+        mean = np.maximum(1 - np.minimum(short * growth, max(short, MOST_SHORT)), self.other.mean)
+        same = np.minimum(np.maximum(spread * growth, LEAST_SPREAD),
+                          min(max(spread, MOST_SPREAD), NARROWER * other))
+        # The difference of the two log densities is top - scale ** 2 * (cosine - peak) ** 2.
+        square = (same ** -2 - other ** -2) / 2
+        peak = mean + (mean - self.other.mean) * same ** 2 / (other ** 2 - same ** 2)
+        top = np.log(other / same) + (mean - self.other.mean) ** 2 / (other ** 2 - same ** 2) / 2
+        scale = np.sqrt(square)
+        nearest = -np.sqrt(np.maximum(top - LIMIT_FOR, 0))
+        evidence = np.multiply(cosines, scale.astype(np.float32), out=out)
+        evidence -= (scale * peak).astype(np.float32)
+        np.minimum(evidence, nearest.astype(np.float32), out=evidence)
+        evidence *= evidence
+        np.subtract(top.astype(np.float32), evidence, out=evidence)
+        return np.asarray(np.maximum(evidence, np.float32(-LIMIT_AGAINST), out=evidence))
+
+    def observe(
+        self, cosines: NDArray[np.float32], gaps_s: NDArray[np.float64] | None = None,
+    ) -> None:
         """
         Learn from the matches of one frame.
 
@@ -71,11 +112,16 @@ class AppearanceScale:
         cosines : ndarray
             ``(K, K)`` between K matched objects and their K tracks, in the same order: the
             diagonal are pairs of the same object, the rest of different ones.
+        gaps_s : ndarray, optional
+            ``(K,)`` seconds since these tracks were seen before.
 
         """
         count = len(cosines)
         if not count:
             return
+        if gaps_s is not None:
+            self._num_gaps = min(self._num_gaps + 1, GAP_MEMORY)
+            self._gap_s += (float(gaps_s.mean()) - self._gap_s) / self._num_gaps
         same = cosines.diagonal().astype(np.float64)
         self.same.add(*_mean_and_variance(float(same.sum()), float(same @ same), count), count)
         pairs = count * (count - 1)
@@ -86,15 +132,17 @@ class AppearanceScale:
             self.other.add(*_mean_and_variance(total, squares, pairs), count)
 
     def values(self) -> NDArray[np.float64]:
-        """``(6,)`` what was learned, for saving."""
+        """``(8,)`` what was learned, for saving."""
         return np.array([self.same.mean, self.same.variance, self.same.weight,
-                         self.other.mean, self.other.variance, self.other.weight])
+                         self.other.mean, self.other.variance, self.other.weight,
+                         self._gap_s, self._num_gaps])
 
     def restore(self, values: NDArray[np.float64]) -> None:
         """Take back what `values` gave."""
         numbers = [float(value) for value in values]
         self.same = _Moments(*numbers[:3])
-        self.other = _Moments(*numbers[3:])
+        self.other = _Moments(*numbers[3:6])
+        self._gap_s, self._num_gaps = numbers[6:]
 
 
 def _mean_and_variance(total: float, squares: float, count: int) -> tuple[float, float]:

@@ -45,7 +45,8 @@ class TrackerConfig:
         0.9, 'The same for the other detections.', minimum=0.0, maximum=1.0, dynamic=True)
     new_track_iou: float = setting(
         0.5, 'A detection that overlaps a tracked one by more than this IoU starts no track, so '
-        'that two boxes on one object do not become two; 1 is off.',
+        'that two boxes on one object do not become two. This holds for a score of 1; one just '
+        'above new_track_score may overlap half as much. 1 is off.',
         minimum=0.0, maximum=1.0, dynamic=True)
 
     # Who gets whom.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 import math
 
-from masa_ros.structures.boxes import pairwise_iou
+from masa_ros.structures.boxes import box_areas, clip_boxes, pairwise_iou
 from masa_ros.tracking.appearance import AppearanceScale
 from masa_ros.tracking.association import (
     appearance_similarity,
@@ -29,6 +29,9 @@ from numpy.typing import NDArray
 CLASS_CHANGE = -2.0
 # What it costs, in nats, that a track was not seen in the frame before: it may well be gone.
 RETURN = -1.5
+# What it costs on top, in nats, that it should be outside the image by now: those who leave rarely
+# come back soon, and newcomers look like them. More than this share of its box must be outside.
+LEFT, LEFT_SHARE = -2.5, 0.15
 # Least overlap of a weak detection with the predicted box: around every object there are weak
 # detections of parts of it, which are not spread over the image as evidence has it.
 WEAK_IOU = 0.5
@@ -55,6 +58,8 @@ class Candidates:
         ``(N,)`` bool, whether the embedding can be used.
     strong, starts : ndarray
         ``(N,)`` bool, whether the score is enough to continue any track, and to start one.
+    certainty : ndarray
+        ``(N,)`` float32, how far the score is on the way from what starts a track (0) to 1 (1).
     looked_for : ndarray
         ``(N,)`` int64 track that the row was looked for at its predicted box, 0 for detections.
         Such rows are neither strong nor do they start tracks.
@@ -69,6 +74,7 @@ class Candidates:
     described: NDArray[np.bool_]
     strong: NDArray[np.bool_]
     starts: NDArray[np.bool_]
+    certainty: NDArray[np.float32]
     looked_for: NDArray[np.int64]
 
     def __len__(self) -> int:
@@ -181,12 +187,13 @@ class Matcher:
     ) -> Matches:
         evidence = motion_evidence(candidates.boxes, moment.predicted, moment.gaps_s,
                                    moment.image_size, self._work)
-        evidence += np.where(moment.missed, np.float32(RETURN), np.float32(0))
+        evidence += _cost_of_absence(moment)
         _charge_class_changes(evidence, config, candidates.class_ids, memory['class_ids'])
         rows = rows_where(candidates.described)
         tracks = rows_where(memory['has_embedding'])
         cosines = self._cosines(config, candidates, memory, rows, tracks)
-        looks = self.appearance.evidence(cosines, self._work.table('looks', *cosines.shape))
+        looks = self.appearance.evidence(
+            cosines, moment.gaps_s[tracks], self._work.table('looks', *cosines.shape))
         lost = self._recall(config, candidates, memory, moment, rows, tracks, looks)
         if looks.shape == evidence.shape:
             evidence += looks
@@ -199,7 +206,7 @@ class Matcher:
         found = rows_where(columns >= 0)
         matches.columns[:] = columns
         matches.add(found, columns[found], *_probabilities(evidence, found, columns[found]))
-        self._learn(columns, rows, tracks, cosines)
+        self._learn(columns, rows, tracks, cosines, moment)
         if config.long_memory:
             self._learn_long_term(candidates, memory, columns)
         if candidates.looked_for.any():
@@ -253,14 +260,26 @@ class Matcher:
 
     def _learn(
         self, columns: NDArray[np.int64], rows: NDArray[np.int64], tracks: NDArray[np.int64],
-        cosines: NDArray[np.float32],
+        cosines: NDArray[np.float32], moment: Moment,
     ) -> None:
         """Show matches among the described rows and tracks to the appearance scale."""
         at = np.searchsorted(tracks, columns[rows])
         at = np.minimum(at, len(tracks) - 1)
         used = rows_where(tracks[at] == columns[rows]) if len(tracks) else rows[:0]
         used = used[::-(-len(used) // MOST_LESSONS) or 1]
-        self.appearance.observe(cosines[np.ix_(used, at[used])])
+        self.appearance.observe(cosines[np.ix_(used, at[used])],
+                                moment.gaps_s[columns[rows[used]]])
+
+
+def _cost_of_absence(moment: Moment) -> NDArray[np.float32]:
+    """``(M,)`` what it costs each track, in nats, that it was not seen in the frame before."""
+    missed = rows_where(moment.missed)
+    costs = np.zeros(len(moment.missed), np.float32)
+    costs[missed] = RETURN
+    boxes = boxes_of(moment.predicted.mean[missed])
+    inside = clip_boxes(boxes, *moment.image_size)
+    costs[missed[box_areas(inside) < (1 - LEFT_SHARE) * box_areas(boxes)]] += LEFT
+    return costs
 
 
 def _drop_doubtful(

@@ -35,7 +35,7 @@ from numpy.typing import ArrayLike, NDArray
 
 __all__ = ['Tracker', 'TrackerConfig']
 
-STATE_VERSION = 2
+STATE_VERSION = 3
 # The long-term memory is shown a track this often: looks change slowly.
 LOOK_EVERY_NS = 300_000_000
 
@@ -281,7 +281,8 @@ class Tracker:
         return Candidates(
             order, instances.boxes[order], instances.scores[order], instances.class_ids[order],
             embeddings, described, np.concatenate([own.strong, no]),
-            np.concatenate([own.starts, no]), looked_for[order])
+            np.concatenate([own.starts, no]),
+            np.concatenate([own.certainty, np.zeros(len(extra), np.float32)]), looked_for[order])
 
     def _ranked(self, instances: Instances) -> Candidates:
         config, boxes, scores = self._config, instances.boxes, instances.scores
@@ -299,17 +300,18 @@ class Tracker:
 
     def _strength(
         self, scores: NDArray[np.float32], flags: NDArray[np.uint8],
-    ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-        """Which detections may continue any track, and which may start one."""
+    ) -> tuple[NDArray[np.bool_], NDArray[np.bool_], NDArray[np.float32]]:
+        """Which detections may continue any track, which may start one, and how surely."""
         config = self._config
-        match, start = config.match_score, config.new_track_score
+        match = np.full(len(scores), config.match_score, np.float32)
+        start = np.full(len(scores), config.new_track_score, np.float32)
         own = config.new_proposal_score
-        proposed = flags & np.uint8(Flag.FROM_PROPOSAL) != 0
-        if not own or not proposed.any():
-            return scores > np.float32(match), scores > np.float32(start)
-        strong = scores > np.where(proposed, min(own, match), match).astype(np.float32)
-        starts = scores > np.where(proposed, own, start).astype(np.float32)
-        return strong, starts
+        if own:
+            proposed = flags & np.uint8(Flag.FROM_PROPOSAL) != 0
+            match[proposed] = min(own, config.match_score)
+            start[proposed] = own
+        certainty = (scores - start) / np.maximum(1 - start, np.float32(1e-6))
+        return scores > match, scores > start, certainty.clip(0, 1)
 
     def _embeddings(
         self, instances: Instances, order: NDArray[np.int64],
@@ -447,7 +449,9 @@ class Tracker:
         overlaps = pairwise_iou(candidates.boxes[new], candidates.boxes[before])
         # Tracked objects count whatever their score, newcomers only where they rank higher.
         overlaps[(matches.columns[before] < 0) & (before >= new[:, None])] = 0
-        return np.asarray(~(overlaps > self._config.new_track_iou).any(axis=1))
+        # A second box on one object mostly scores low; a surer one may overlap more.
+        limits = self._config.new_track_iou * (1 + candidates.certainty[new]) / 2
+        return np.asarray(~(overlaps > limits[:, None]).any(axis=1))
 
     def _new_states(self, scores: NDArray[np.float32]) -> NDArray[np.uint8]:
         """States of tracks that are seen for the first time."""

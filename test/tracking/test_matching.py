@@ -6,12 +6,21 @@ from typing import Any
 
 from masa_ros.tracking.association import SUPPRESSED, UNMATCHED
 from masa_ros.tracking.config import TrackerConfig
-from masa_ros.tracking.matching import Candidates, Matcher, Matches, Moment, RETURN, WEAK_IOU
+from masa_ros.tracking.matching import (
+    Candidates,
+    LEFT,
+    Matcher,
+    Matches,
+    Moment,
+    RETURN,
+    WEAK_IOU,
+)
 from masa_ros.tracking.memory import COLUMNS, DistractorMemory, TrackMemory
 from masa_ros.tracking.motion import initial_motion, motion_evidence, predict
 from masa_ros.tracking.workspace import Workspace
 import numpy as np
 import pytest
+from scipy.special import logit
 
 IMAGE = (480, 640)
 
@@ -43,7 +52,8 @@ def candidates_at(
         np.arange(count), boxes, np.full(count, score, np.float32), np.zeros(count, np.int64),
         np.zeros((count, 0), np.float32) if looks is None else looks,
         np.full(count, looks is not None), np.full(count, score > 0.4),
-        np.full(count, score > 0.6), np.zeros(count, np.int64))
+        np.full(count, score > 0.6), np.full(count, max((score - 0.6) / 0.4, 0), np.float32),
+        np.zeros(count, np.int64))
 
 
 def moment_of(memory: TrackMemory, gap_s: float = 0.04, missed: bool = False) -> Moment:
@@ -142,3 +152,16 @@ def test_matches_follow_removed_tracks() -> None:
     matches.columns[:] = [2, UNMATCHED, 0, 1]
     matches.renumber(np.array([False, True, False]))
     assert matches.columns.tolist() == [1, UNMATCHED, 0, UNMATCHED]
+
+
+def test_who_should_have_left_the_image_is_not_taken_back_lightly() -> None:
+    # Boxes of 40 px that should stand wholly inside, 10 % and 25 % outside; alike all the same.
+    for x, cost in ((320, 0.0), (624, 0.0), (630, LEFT)):
+        memory = tracks_at((x, 240), looks=np.array([[1, 0]], np.float32))
+        seen = candidates_at((600, 240), looks=np.array([[1, 0]], np.float32))
+        matcher = Matcher(Workspace())
+        found = [float(logit(matcher.match(
+            TrackerConfig(match_threshold=0.001), seen, memory,
+            DistractorMemory(), moment_of(memory, 1.0, missed)).similarities[0]))
+            for missed in (False, True)]
+        assert found[1] - found[0] == pytest.approx(RETURN + cost, abs=0.02)

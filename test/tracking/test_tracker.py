@@ -179,10 +179,11 @@ def test_a_new_object_does_not_take_the_id_of_a_look_alike_that_just_left() -> N
 
 @pytest.mark.parametrize('rate_hz', [5.0, 2.5])
 def test_at_low_frame_rates_appearance_decides(rate_hz: float) -> None:
-    # Two objects change places between two frames: only their looks tell.
+    # Two objects change places between two frames: only their looks tell, once it is known what
+    # a cosine is worth here.
     scene = Scene(rate_hz=rate_hz)
     looks = looks_of(2)
-    for _ in range(4):
+    for _ in range(12):
         scene.see((200, 200), (260, 200), looks=looks)
     tracks = scene.see((260, 200), (200, 200), looks=looks)
     assert tracks.track_ids.tolist() == [1, 2]
@@ -242,7 +243,7 @@ def test_the_margin_is_small_where_two_tracks_fit_equally() -> None:
     scene = Scene()
     look = looks_of(1)[0]
     for _ in range(5):
-        scene.see((200, 200), (216, 200), looks=[look, look], scores=[0.9, 0.8])
+        scene.see((200, 200), (216, 200), looks=[look, look], scores=[1.0, 1.0])
     tracks = scene.see((208, 200), looks=[look])
     assert tracks.similarities[0] > 0.9
     assert abs(tracks.margins[0]) < 0.05
@@ -306,6 +307,15 @@ def test_two_boxes_on_one_object_do_not_become_two_tracks() -> None:
         counts = [len(each.see((100, 100), (106, 100), scores=[0.9, 0.8]))
                   for each in (scene, naive)]
     assert counts == [1, 2]
+
+
+@pytest.mark.parametrize(('score', 'count'), [(0.65, 1), (0.95, 2)])
+def test_a_surer_box_may_overlap_a_tracked_one_by_more(score: float, count: int) -> None:
+    # 40 px apart by 18: an IoU of 22 / 58 = 0.38. 0.5 * (1 + 0.125) / 2 = 0.28 and
+    # 0.5 * (1 + 0.875) / 2 = 0.47 are allowed.
+    scene = Scene()
+    scene.see((100, 100), scores=[1.0])
+    assert len(scene.see((100, 100), (118, 100), scores=[1.0, score])) == count
 
 
 def test_near_equal_boxes_of_two_classes_are_one_object() -> None:
