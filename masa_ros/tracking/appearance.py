@@ -99,7 +99,7 @@ class AppearanceScale:
         np.minimum(evidence, nearest.astype(np.float32), out=evidence)
         evidence *= evidence
         np.subtract(top.astype(np.float32), evidence, out=evidence)
-        return np.asarray(np.maximum(evidence, np.float32(-LIMIT_AGAINST), out=evidence))
+        return np.asarray(np.clip(evidence, -LIMIT_AGAINST, LIMIT_FOR, out=evidence))
 
     def observe(
         self, cosines: NDArray[np.float32], gaps_s: NDArray[np.float64] | None = None,

@@ -275,6 +275,8 @@ def _cost_of_absence(moment: Moment) -> NDArray[np.float32]:
     """``(M,)`` what it costs each track, in nats, that it was not seen in the frame before."""
     missed = rows_where(moment.missed)
     costs = np.zeros(len(moment.missed), np.float32)
+    if not len(missed):
+        return costs
     costs[missed] = RETURN
     boxes = boxes_of(moment.predicted.mean[missed])
     inside = clip_boxes(boxes, *moment.image_size)
