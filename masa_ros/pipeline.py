@@ -357,13 +357,9 @@ class Pipeline:
         self, frame: Frame, found: Instances, by_mask: bool,
     ) -> tuple[Instances, int]:
         """Objects outside the ignored part of the stream's images, and how many were in it."""
-        regions = self.regions(frame.stream)
-        if not regions or not len(found):
-            return found, 0
-        area = regions.area(frame.height_px, frame.width_px)
-        keeps = area.keeps_masks if by_mask else area.keeps_boxes
-        kept = keeps(found, regions.config.share)
-        return found.select(kept), int((~kept).sum())
+        kept = self.regions(frame.stream).keeps(
+            found, frame.height_px, frame.width_px, by_mask=by_mask)
+        return (found, 0) if kept.all() else (found.select(kept), int((~kept).sum()))
 
     def regions(self, stream: str) -> Regions:
         """Return what is ignored in the images of a stream."""

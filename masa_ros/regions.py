@@ -117,6 +117,33 @@ class Regions:
             content.update(f'{name} {plane.shape}'.encode() + plane.tobytes())
         return content.hexdigest()[:12]
 
+    def keeps(
+        self, found: Instances, height_px: int, width_px: int, *, by_mask: bool,
+    ) -> NDArray[np.bool_]:
+        """
+        Tell which ``(N,)`` objects of an image of that size stay.
+
+        Parameters
+        ----------
+        found : Instances
+            The objects.
+        height_px, width_px : int
+            Size of the image.
+        by_mask : bool
+            Judge by masks, as for a model's own proposals; by boxes where they were given.
+
+        Raises
+        ------
+        ValueError
+            If an image file has another shape, or nothing of the image is left.
+
+        """
+        if not self or not len(found):
+            return np.ones(len(found), bool)
+        area = self.area(height_px, width_px)
+        keeps = area.keeps_masks if by_mask else area.keeps_boxes
+        return keeps(found, self.config.share)
+
     def area(self, height_px: int, width_px: int) -> IgnoredArea:
         """
         Return the ignored part of an image of that size.

@@ -127,6 +127,14 @@ def test_nothing_described_is_nothing_ignored() -> None:
     assert Regions(RegionsConfig(ignore_polygons=(BONNET,)))
 
 
+def test_without_regions_every_object_stays() -> None:
+    found = Instances.from_boxes([[0, 0, 9, 9], [0, 31, 9, 39]])
+    nothing, bonnet = Regions(RegionsConfig()), Regions(RegionsConfig(ignore_polygons=(BONNET,)))
+    assert nothing.keeps(found, 40, 60, by_mask=True).tolist() == [True, True]
+    assert bonnet.keeps(found, 40, 60, by_mask=False).tolist() == [True, False]
+    assert bonnet.keeps(Instances(), 40, 60, by_mask=False).shape == (0,)
+
+
 @pytest.mark.parametrize('text', [
     '', '1,2', '1,2 3,4', '1,2 3,4 5', '1,2 3,4 five,6', '1,2 3,4 nan,6', '1,2 3,4 inf,6',
     '1,2 3,4 1e9,6', '1 2 3', '1,2,3 4,5,6 7,8,9'])

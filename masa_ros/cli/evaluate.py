@@ -11,6 +11,7 @@ from pathlib import Path
 import sys
 from typing import Any
 
+from masa_ros.cli.ignored_truth import without_ignored_truth
 from masa_ros.cli.observers import (
     baseline_tracker,
     Observation,
@@ -50,6 +51,7 @@ from masa_ros.models import CATALOG
 from masa_ros.models.features import BACKBONES, FeatureConfig
 from masa_ros.models.weights import is_seeded
 from masa_ros.pipeline import PipelineConfig
+from masa_ros.regions import Regions
 from masa_ros.ros.bag import is_bag
 from masa_ros.ros.parameters import NodeConfig
 from masa_ros.structures.instances import Instances
@@ -134,7 +136,8 @@ def add_parser(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run the command; returns the exit code."""
     node_config, config = read_settings(args)
-    sequences = read_sequences(args, node_config, config.tracker.camera_motion)
+    sequences = in_regions(
+        read_sequences(args, node_config, config.tracker.camera_motion), config)
     names = [name.strip() for name in args.trackers.split(',') if name.strip()]
     specs = [tracker_named(name, config) for name in names]
     if args.sam2:
@@ -222,6 +225,29 @@ def read_sequences(
     return [sequence for sequence in sequences if not wanted or sequence.name in wanted]
 
 
+def in_regions(sequences: list[Sequence], config: PipelineConfig) -> list[Sequence]:
+    """
+    Leave the truth in ignored parts of the images out, where ``regions.*`` names some.
+
+    Raises
+    ------
+    FileNotFoundError
+        If an image file is not there.
+    ValueError
+        If the regions do not fit the images of a sequence.
+
+    """
+    regions = Regions(config.regions)
+    if not regions:
+        return sequences
+    pairs = [without_ignored_truth(sequence, regions) for sequence in sequences]
+    total = sum(len(frame) for sequence in sequences for frame in sequence.truth)
+    if total:
+        print(f'{sum(left_out for _, left_out in pairs)} of {total} boxes of the truth are in '
+              'ignored regions and do not count')
+    return [sequence for sequence, _ in pairs]
+
+
 def is_motchallenge(path: Path) -> bool:
     """Tell whether a folder is a MOTChallenge sequence or holds some."""
     names = ('seqinfo.ini', 'gt/gt.txt', 'det/det.txt')
@@ -238,7 +264,9 @@ def choose_observer(
     names = {TRUTH: 'boxes of the truth', GIVEN: 'given boxes',
              DETECTOR: Path(config.detector.checkpoint).stem or config.detector.name,
              PROPOSALS: 'own proposals'}
-    return observer(f'{names[observation.source]}, {config.model.name}', observation)
+    regions = Regions(config.regions)
+    where = f' (regions {regions.digest()})' if regions else ''
+    return observer(f'{names[observation.source]}{where}, {config.model.name}', observation)
 
 
 def choose_observation(
@@ -251,7 +279,7 @@ def choose_observation(
         source = DETECTOR if config.detector.enabled else GIVEN if given else PROPOSALS
         source = GIVEN if args.given else source
     return Observation(source, named(config.detector, config.model.name), config.model,
-                       classes=config.classes)
+                       classes=config.classes, regions=config.regions)
 
 
 def feature_plans(

@@ -10,6 +10,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from masa_ros.cli.ignored_truth import image_size
 from masa_ros.detectors import build_detector, detector_files, DetectorConfig
 from masa_ros.detectors.detector import Detector
 from masa_ros.detectors.selection import ClassConfig, ClassRules, Vocabulary
@@ -21,6 +22,7 @@ from masa_ros.models import build_model, ModelConfig, weight_files
 from masa_ros.models.features import FeatureConfig
 from masa_ros.models.model import Model
 from masa_ros.models.weights import digest_of_contents
+from masa_ros.regions import Regions, RegionsConfig
 from masa_ros.structures.boxes import valid_boxes
 from masa_ros.structures.frame import Frame
 from masa_ros.structures.instances import Instances, TrackedInstances
@@ -130,6 +132,9 @@ class Observation:
         Self-supervised features that embed the boxes instead.
     classes : ClassConfig
         Which classes of given and detected boxes are used, and under which names.
+    regions : RegionsConfig
+        Parts of the images that count; as in the pipeline, boxes are judged before the model
+        embeds them, and its own proposals by their masks.
 
     """
 
@@ -138,6 +143,7 @@ class Observation:
     model: ModelConfig | None
     features: FeatureConfig | None = None
     classes: ClassConfig = field(default_factory=ClassConfig)
+    regions: RegionsConfig = field(default_factory=RegionsConfig)
 
     def __call__(self, sequence: Sequence) -> SequenceOf[Instances]:
         """
@@ -173,18 +179,32 @@ class Observation:
         model: Model | None, detector: Detector | None,
     ) -> list[Instances]:
         """Boxes of some images, embedded where there is a model, as in the pipeline."""
-        sharing: Any = detector
-        if detector is None:
-            boxes: list[Instances] | list[None] = given or [None] * len(images)
-        elif getattr(detector, 'shares_features', False):
-            whole: Any = model
-            encoded = whole.encode(images)
-            boxes = self._chosen(sharing.detect_encoded(encoded, range(len(images))))
-            return list(whole.run(images, boxes, encoded))
-        else:
-            boxes = self._chosen(detector.detect(images))
-        return [found for found in boxes if found is not None] if model is None \
-            else model.run(images, boxes)
+        whole: Any = model
+        finder: Any = detector
+        encoded = whole.encode(images) if getattr(detector, 'shares_features', False) else None
+        boxes = given
+        if detector is not None:
+            found = (finder.detect(images) if encoded is None
+                     else finder.detect_encoded(encoded, range(len(images))))
+            boxes = self._outside_ignored(self._chosen(found), images, by_mask=False)
+        if boxes is None:
+            proposed = whole.run(images, [None] * len(images))
+            return self._outside_ignored(proposed, images, by_mask=True)
+        if model is None:
+            return boxes
+        return list(whole.run(images, boxes) if encoded is None
+                    else whole.run(images, boxes, encoded))
+
+    def _outside_ignored(
+        self, found: list[Instances], images: list[NDArray[np.uint8]], *, by_mask: bool,
+    ) -> list[Instances]:
+        """Objects outside the ignored part of their images."""
+        return [objects.select(self._regions.keeps(objects, *image.shape[:2], by_mask=by_mask))
+                for objects, image in zip(found, images, strict=True)]
+
+    @cached_property
+    def _regions(self) -> Regions:
+        return Regions(self.regions)
 
     def _chosen(self, found: list[Instances]) -> list[Instances]:
         """Keep the classes that the settings ask for, under their new names."""
@@ -223,10 +243,17 @@ class Observation:
     def _stored_boxes(self, sequence: Sequence) -> list[Instances] | None:
         """Boxes that come with the sequence; None where they have to be found."""
         if self.source == 'truth':
-            return self._stored(sequence, sequence.truth, 'ground truth')
-        if self.source == 'given':
-            return self._chosen(self._stored(sequence, sequence.detections, 'given detections'))
-        return None
+            boxes = self._stored(sequence, sequence.truth, 'ground truth')
+        elif self.source == 'given':
+            boxes = self._chosen(
+                self._stored(sequence, sequence.detections, 'given detections'))
+        else:
+            return None
+        if not self._regions:
+            return boxes
+        size = image_size(sequence)
+        return [objects.select(self._regions.keeps(objects, *size, by_mask=False))
+                for objects in boxes]
 
     @staticmethod
     def _stored(
@@ -254,6 +281,9 @@ def observer(name: str, observation: Observation) -> ObserverSpec:
     settings: list[Any] = [observation.source, _source_digest('models', 'detectors')]
     if observation.source != 'truth':
         settings.append(flatten(observation.classes))
+    regions = Regions(observation.regions)
+    if regions:
+        settings += [regions.digest(), _file_digest(str(Path(__file__).parents[1] / 'regions.py'))]
     if observation.source == 'detector':
         settings += [flatten(observation.detector),
                      digest_of_contents(detector_files(observation.detector))]

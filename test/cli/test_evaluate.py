@@ -293,6 +293,52 @@ def test_an_empty_truth_and_boxes_without_area_are_scored(tmp_path: Path, lines:
                parse_constant=lambda text: pytest.fail(text))
 
 
+LOWER = '0,42 120,42 120,90 0,90'
+RIGHT = '60,0 120,0 120,90 60,90'
+
+
+@pytest.mark.parametrize('boxes', ['given', 'truth'])
+def test_objects_in_ignored_regions_count_neither_as_found_nor_as_missed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], boxes: str,
+) -> None:
+    folder = mot_folder(tmp_path / 'data')
+    words = folder, '--trackers', 'iou', '--boxes', boxes
+    # The second object is in rows 45 to 75.
+    assert evaluate(tmp_path, *words, '--ignore', LOWER) == 0
+    row = results(tmp_path)[0]
+    assert (row['num_gt_ids'], row['FN'], row['FP'], row['HOTA']) == (1, 0, 0, 1)
+    assert '8 of 16 boxes of the truth are in ignored regions' in capsys.readouterr().out
+    assert '(regions ' in str(row['boxes'])
+    # Kept results are not taken for other regions, nor for none.
+    settings = tmp_path / 'settings.yaml'
+    settings.write_text(f'regions:\n  ignore_polygons: ["{RIGHT}"]\n')
+    assert evaluate(tmp_path, *words, '--config', settings) == 0
+    # From column 60 on are, of 20 columns: of the first 13 and 20 in the last two frames, of
+    # the second 20, 20, 19 and 11 in the first four.
+    assert '6 of 16 boxes of the truth' in capsys.readouterr().out
+    row = results(tmp_path)[0]
+    assert (row['num_gt_ids'], row['FN'], row['FP'], row['HOTA']) == (2, 0, 0, 1)
+    rows = read_rows(tmp_path / 'out' / 'tracks' / 'iou-stride1' / 'a.txt')
+    assert len(rows.frames) == 10
+    assert evaluate(tmp_path, *words) == 0
+    rows = read_rows(tmp_path / 'out' / 'tracks' / 'iou-stride1' / 'a.txt')
+    assert len(rows.frames) == 16
+    assert 'in ignored regions' not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(('setting', 'message'), [
+    ('regions.ignore_image=none.png', 'regions.ignore_image: none.png is not there'),
+    ('regions.interest_polygons=["900,0 999,0 999,99"]',
+     'sequence a: the regions leave nothing of an image of 120 x 90'),
+    ('regions.ignore_polygons=["1,2 3,4"]', 'expected at least three corners')])
+def test_mistakes_about_regions_are_explained(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], setting: str, message: str,
+) -> None:
+    folder = mot_folder(tmp_path / 'data')
+    assert evaluate(tmp_path, folder, '--trackers', 'iou', '--set', setting) == 2
+    assert message in capsys.readouterr().err
+
+
 def test_presets_of_ours_are_trackers() -> None:
     assert tracker_named('tao_bench', PipelineConfig()).name == 'tao_bench'
     own = tracker_named('ours', PipelineConfig(tracker=TrackerConfig(match_score=0.77)))

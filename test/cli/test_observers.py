@@ -6,15 +6,19 @@ from collections.abc import Sequence as SequenceOf
 from dataclasses import replace
 import os
 from pathlib import Path
+import pickle
 from types import SimpleNamespace
 from typing import Any
 
+import cv2
 from masa_ros.cli import observers
 from masa_ros.cli.observers import Observation, observer
 from masa_ros.detectors import DetectorConfig
 from masa_ros.detectors.selection import ClassConfig
 from masa_ros.models import ModelConfig
+from masa_ros.regions import RegionsConfig
 from masa_ros.structures.instances import Instances
+from masa_ros.structures.masks import encode_crop
 import numpy as np
 from numpy.typing import NDArray
 import pytest
@@ -148,6 +152,74 @@ def test_class_rules_hold_for_given_and_detected_boxes(monkeypatch: pytest.Monke
     assert len(found[0]) == 0
 
 
+# --- ignored parts of the image -----------------------------------------------------------------
+
+# Columns from 20 on are ignored in images of 64 x 48 pixels.
+RIGHT = RegionsConfig(ignore_polygons=('20,0 64,0 64,48 20,48',))
+
+
+@pytest.mark.parametrize('source', ['given', 'truth'])
+def test_boxes_that_are_mostly_ignored_are_left_out(source: str) -> None:
+    # Of their width of 10, from column 20 on: 5 (not more than half), 6 and all are ignored.
+    boxes = Instances.from_boxes([[15, 1, 25, 9], [16, 1, 26, 9], [30, 1, 40, 9]])
+    frames = Frames(1, (boxes,))
+    frames.truth = (boxes,)
+    plain = Observation(source, DetectorConfig(), None)
+    assert len(observe(plain, frames)[0]) == 3
+    found = observe(replace(plain, regions=RIGHT), frames)[0]
+    assert found.boxes.tolist() == [[15, 1, 25, 9]]
+    strict = observe(replace(plain, regions=replace(RIGHT, share=0.4)), frames)[0]
+    assert len(strict) == 0
+
+
+def test_the_model_does_not_see_detections_that_are_ignored(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen: list[int] = []
+
+    class Model:
+        def encode(self, images: SequenceOf[Any]) -> str:
+            return 'features'
+
+        def run(self, images: Any, given: list[Instances], *encoded: str) -> list[Instances]:
+            seen.extend(map(len, given))
+            return given
+
+        def close(self) -> None:
+            pass
+    monkeypatch.setattr(observers, 'build_model', lambda config: Model())
+    for shares in (False, True):
+        # Its box is [4, 4, 30, 30]: 10 of 26 columns are ignored.
+        with_detector(monkeypatch, FakeDetector(shares))
+        observation = Observation('detector', DetectorConfig(name='onnx'), TINY, regions=RIGHT)
+        assert len(observe(observation, Frames(1))[0]) == 1
+        strict = replace(observation, regions=replace(RIGHT, share=10 / 26 - 0.01))
+        assert len(observe(strict, Frames(1))[0]) == 0
+    assert seen == [1, 0, 1, 0]
+
+
+def test_own_proposals_are_judged_by_their_masks(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Of their widths of 20 are ignored: half by the box, 10 of 12 columns of the mask; then
+    # 15 by the box, 2 of 7 by the mask; the third has no mask.
+    boxes = [[10, 0, 30, 8], [15, 0, 35, 8], [30, 1, 40, 9]]
+    masks = (encode_crop(np.ones((8, 12), bool), 18, 0), encode_crop(np.ones((8, 7), bool), 15, 0),
+             None)
+
+    class Model:
+        can_propose = True
+
+        def run(self, images: Any, given: list[None]) -> list[Instances]:
+            assert given == [None] * len(images)
+            return [Instances.from_boxes(boxes).with_fields(masks=masks) for _ in images]
+
+        def close(self) -> None:
+            pass
+    monkeypatch.setattr(observers, 'build_model', lambda config: Model())
+    own = Observation('proposals', DetectorConfig(), TINY)
+    assert len(observe(own, Frames(1))[0]) == 3
+    assert observe(replace(own, regions=RIGHT), Frames(1))[0].boxes.tolist() == boxes[1:2]
+
+
 # --- what the cache depends on ------------------------------------------------------------------
 
 
@@ -256,3 +328,28 @@ def test_a_changed_detector_is_looked_with_again(
     file.write_text('2')
     assert counts() == [2, 2]
     assert len(list((tmp_path / 'cache').rglob('*.npz'))) == 2
+
+
+def test_other_regions_are_another_observation(tmp_path: Path) -> None:
+    plain = Observation('given', DetectorConfig(), None)
+    file = tmp_path / 'bonnet.png'
+    cv2.imwrite(str(file), np.eye(8, dtype=np.uint8) * 255)
+    image = replace(plain, regions=RegionsConfig(ignore_image=str(file)))
+    keys = [key(one) for one in (
+        plain, replace(plain, regions=RIGHT), replace(plain, regions=replace(RIGHT, share=0.4)),
+        image)]
+    assert len(set(keys)) == 4
+    # What is drawn counts, and not where it lies; a share of nothing changes nothing.
+    copy = file.rename(tmp_path / 'moved.png')
+    assert key(replace(plain, regions=RegionsConfig(ignore_image=str(copy)))) == keys[3]
+    assert key(replace(plain, regions=RegionsConfig(share=0.4))) == keys[0]
+    cv2.imwrite(str(copy), np.eye(8, dtype=np.uint8)[::-1] * 255)
+    assert key(replace(plain, regions=RegionsConfig(ignore_image=str(copy)))) not in keys
+    with pytest.raises(FileNotFoundError, match='regions.ignore_image: .* is not there'):
+        key(image)
+
+
+def test_an_observation_with_regions_goes_to_other_processes() -> None:
+    spec = observer('x', Observation('given', DetectorConfig(), None, regions=RIGHT))
+    frames: Any = Frames(1, (Instances.from_boxes([[30, 1, 40, 9]]),))
+    assert len(pickle.loads(pickle.dumps(spec)).build()(frames)[0]) == 0
