@@ -5,9 +5,9 @@ An image is resized to a fixed number of pixels, whatever its shape, so that a w
 its detail and every picture costs the same. Objects that are large in it are looked at once more
 at half that size: the network was trained on views of 256 pixels and knows no larger ones.
 
-An embedding is half learned, half measured: the network's vector beside the colours and gradients
-of the model `classical`, both of equal length. Each errs where the other does not; together they
-tell more objects apart than either (docs/training.md).
+An embedding is part learned, part measured: the network's vector beside the colours and gradients
+of the model `classical`. Each errs where the other does not; together they tell more objects apart
+than either (docs/training.md).
 """
 
 from __future__ import annotations
@@ -41,6 +41,8 @@ SMALLEST_PROPOSAL_PX = 8.0
 PRE_NMS = 1000
 NEUTRAL_COUNT = 2.0
 """The neutral embedding, zero, counts as many objects in an image's mean embedding."""
+LEARNED_SHARE = 0.6
+"""Share of an embedding's squared length, and so of a cosine, that is learned."""
 LARGE_PX = 160.0
 """Boxes with a larger mean side, in network pixels, are handled at half size."""
 
@@ -133,9 +135,10 @@ class TinyModel:
             wanted = np.sort(np.argsort(-detections.scores, kind='stable')[
                 :self.config.max_masks])
             embeddings, logits, quality = self._describe(passes, boxes, wanted)
-        length = self._network.config.embedding_scale * math.sqrt(0.5)
-        embeddings = np.concatenate(
-            [set_apart(embeddings, length), self._measured(image, detections, length)], axis=1)
+        scale = self._network.config.embedding_scale
+        learned = set_apart(embeddings, scale * math.sqrt(LEARNED_SHARE))
+        measured = self._measured(image, detections, scale * math.sqrt(1 - LEARNED_SHARE))
+        embeddings = np.concatenate([learned, measured], axis=1)
         grow = np.tile(boxes[wanted, 2:] - boxes[wanted, :2], 2) * self._network.mask_head.margin
         windows = (boxes[wanted].numpy() + grow * (-1, -1, 1, 1)) / factors
         return _with_masks(detections.with_fields(embeddings=embeddings), wanted, logits,
