@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from masa_ros.ros.calibration import camera_matrix
 from masa_ros.ros.convert import stamp_to_ns
 from masa_ros.ros.rotations import RotationTree, UnknownRotationError
 from masa_ros.structures.frame import CameraView
-import numpy as np
-from numpy.typing import NDArray
 
 ODOMETRY = 'nav_msgs/msg/Odometry'
 TRANSFORMS = 'tf2_msgs/msg/TFMessage'
@@ -59,7 +58,7 @@ class CameraViews:
         stamp_ns : int
             Stamp of the image.
         height_px, width_px : int
-            Size of the image, which may be a scaled copy of the calibrated one.
+            Size of the image, which may be a scaled copy.
 
         Raises
         ------
@@ -78,12 +77,3 @@ class CameraViews:
     def _add(self, header: Any, child: str, turn: Any, fixed: bool) -> None:
         stamp_ns = None if fixed else stamp_to_ns(header.stamp)
         self.tree.add(header.frame_id, child, (turn.x, turn.y, turn.z, turn.w), stamp_ns)
-
-
-def camera_matrix(info: Any, height_px: int, width_px: int) -> NDArray[np.float64]:
-    """Intrinsic matrix in pixels of an image, which may be smaller than the calibrated one."""
-    matrix = np.array(info.k, float).reshape(3, 3)
-    if info.height and info.width:
-        matrix[0] *= width_px / info.width
-        matrix[1] *= height_px / info.height
-    return matrix

@@ -7,6 +7,7 @@ from importlib import import_module
 import time
 from typing import Any
 
+from masa_ros.ros.calibration import image_from_sensor
 from masa_ros.ros.convert import stamp_to_ns
 from masa_ros.structures.frame import Frame
 import numpy as np
@@ -271,13 +272,7 @@ def project(
         full = seen[:2] / seen[2]
     else:
         full = _through_lens(np.array([x, y, z]), matrix[:, :3], info)
-    # Calibrations count from the centre of the top-left pixel of the whole sensor.
-    corner = full + 0.5 - (info.roi.x_offset, info.roi.y_offset)
-    binned = corner / (max(info.binning_x, 1), max(info.binning_y, 1))
-    size = np.array([info.roi.width or info.width, info.roi.height or info.height], np.float64)
-    size /= (max(info.binning_x, 1), max(info.binning_y, 1))
-    scale = np.where(size > 0, (width_px, height_px) / np.maximum(size, 1), 1.0)
-    return np.asarray(binned * scale)
+    return np.asarray((image_from_sensor(info, height_px, width_px) @ (*full, 1.0))[:2])
 
 
 def _through_lens(

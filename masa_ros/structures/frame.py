@@ -17,7 +17,8 @@ class CameraView:
     Parameters
     ----------
     matrix : ndarray
-        ``(3, 3)`` intrinsic matrix in pixels of the image.
+        ``(3, 3)`` intrinsic matrix in pixels of the image, whose outer corner is (0, 0) as for
+        boxes.
     rotation : ndarray
         ``(3, 3)`` from the optical frame (x right, y down, z ahead) to a frame that does not turn
         with the camera.

@@ -63,7 +63,7 @@ def test_frames_of_a_bag_know_which_way_the_camera_looked(
     np.testing.assert_allclose(ahead[4], [1, 0, 0], atol=1e-9)
     np.testing.assert_allclose(ahead[5], np.array([4, 1, 0]) / np.sqrt(17), atol=1e-9)
     assert views[0] is not None
-    np.testing.assert_allclose(views[0].matrix, [[50, 0, 32], [0, 40, 24], [0, 0, 1]])
+    np.testing.assert_allclose(views[0].matrix, [[50, 0, 32.05], [0, 40, 24.05], [0, 0, 1.0]])
 
 
 def test_views_are_not_looked_up_unless_asked_for(tmp_path: Path) -> None:

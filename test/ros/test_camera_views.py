@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from masa_ros.ros.bag_definitions import BagMessageBuilder
-from masa_ros.ros.camera_views import camera_matrix, CameraViews
+from masa_ros.ros.camera_views import CameraViews
 from masa_ros.ros.rotations import RotationTree, UnknownRotationError
 import numpy as np
 import pytest
-from turning_messages import camera_info, K, LEFT, odometry, OPTICAL, S, transforms
+from turning_messages import camera_info, LEFT, odometry, OPTICAL, S, transforms
 
 BUILDER = BagMessageBuilder()
 
@@ -21,7 +21,8 @@ def test_odometry_and_where_the_camera_is_mounted_give_its_view() -> None:
     # The robot has turned left by atan(1/4): it looks along (4, 1, 0) of odom.
     np.testing.assert_allclose(view.rotation @ [0, 0, 1], np.array([4, 1, 0]) / np.sqrt(17),
                                atol=1e-9)
-    np.testing.assert_allclose(view.matrix, np.reshape(K, (3, 3)))
+    # From the corner of the first pixel, half a pixel before its centre.
+    np.testing.assert_allclose(view.matrix, [[500, 0, 320.5], [0, 400, 240.5], [0, 0, 1.0]])
 
 
 def test_without_odometry_the_fixed_frame_of_the_settings_counts() -> None:
@@ -32,11 +33,13 @@ def test_without_odometry_the_fixed_frame_of_the_settings_counts() -> None:
                                atol=1e-9)
 
 
-def test_the_intrinsics_are_scaled_to_a_smaller_copy_of_the_image() -> None:
-    np.testing.assert_allclose(camera_matrix(camera_info(BUILDER), 240, 160),
-                               [[125, 0, 80], [0, 200, 120], [0, 0, 1]])
-    np.testing.assert_allclose(camera_matrix(camera_info(BUILDER, height=0, width=0), 240, 160),
-                               np.reshape(K, (3, 3)))
+def test_the_intrinsics_are_those_of_the_image_that_came() -> None:
+    views = CameraViews(RotationTree(), 'map')
+    views.add_transforms(transforms(BUILDER, 'map', 'camera_optical', LEFT, S), fixed=False)
+    # Every second row, the right half of the columns: 240.5 / 2 and 320.5 - 320.
+    info = camera_info(BUILDER, binning_y=2, roi=(320, 0, 320, 480))
+    view = views.view(info, 'camera_optical', S, 240, 320)
+    np.testing.assert_allclose(view.matrix, [[500, 0, 0.5], [0, 200, 120.25], [0, 0, 1.0]])
 
 
 def test_what_is_missing_is_said() -> None:

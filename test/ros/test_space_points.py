@@ -73,6 +73,22 @@ def test_binning_cropping_and_scaling_are_followed() -> None:
     assert pixel((1, -2, 4), info(width=0, height=0)) == [445.5, 40.5]
 
 
+@pytest.mark.parametrize(('changes', 'roi', 'size'), [
+    ({}, (0, 0, 0, 0), (480, 640)), ({}, (0, 0, 0, 0), (200, 300)),
+    ({'binning_x': 2, 'binning_y': 4}, (0, 0, 0, 0), (120, 320)),
+    ({'binning_x': 2, 'binning_y': 2}, (100, 40, 401, 200), (50, 200)),
+])
+def test_points_go_where_the_intrinsics_of_the_image_say(
+    changes: dict[str, int], roi: tuple[int, ...], size: tuple[int, int],
+) -> None:
+    from masa_ros.ros.calibration import camera_matrix
+    calibration = info(**changes)
+    for name, value in zip(('x_offset', 'y_offset', 'width', 'height'), roi, strict=True):
+        setattr(calibration.roi, name, value)
+    seen = camera_matrix(calibration, *size) @ (1, -2, 4)
+    assert pixel((1, -2, 4), calibration, *size) == pytest.approx((seen / seen[2])[:2])
+
+
 def test_a_strong_lens_does_not_fold_points_from_beside_into_the_image() -> None:
     barrel = info(d=[-0.3, 0.0, 0.0, 0.0, 0.0])
     assert 0 < pixel((0.6, 0, 1), barrel)[0] < 640

@@ -18,13 +18,16 @@ OPTICAL = (-0.5, 0.5, -0.5, 0.5)
 
 def camera_info(
     builder: MessageBuilder, k: tuple[float, ...] = K, height: int = 480, width: int = 640,
+    binning_y: int = 0, roi: tuple[int, ...] = (0, 0, 0, 0),
 ) -> Any:
+    x_offset, y_offset, roi_width, roi_height = roi
     return builder.make(
         'sensor_msgs/msg/CameraInfo', header=make_header(S, 'camera_optical', builder),
         height=height, width=width, distortion_model='plumb_bob', d=builder.numbers(np.zeros(5)),
-        k=np.array(k), r=np.eye(3).ravel(), p=np.zeros(12), binning_x=0, binning_y=0,
-        roi=builder.make('sensor_msgs/msg/RegionOfInterest', x_offset=0, y_offset=0, height=0,
-                         width=0, do_rectify=False))
+        k=np.array(k), r=np.eye(3).ravel(), p=np.zeros(12), binning_x=0, binning_y=binning_y,
+        roi=builder.make('sensor_msgs/msg/RegionOfInterest', x_offset=x_offset,
+                         y_offset=y_offset, height=roi_height, width=roi_width,
+                         do_rectify=False))
 
 
 def quaternion(builder: MessageBuilder, turn: tuple[float, ...]) -> Any:
