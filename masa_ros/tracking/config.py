@@ -33,7 +33,9 @@ class TrackerConfig:
     low_score: float = setting(
         0.1, 'A detection scoring above this but not above match_score may continue a track that '
         'was seen a moment ago, by its motion alone: occluded objects score low and look like '
-        'what covers them. 1 is off.', minimum=0.0, maximum=1.0, dynamic=True)
+        'what covers them. Not one whose score of the last second lies below the middle of '
+        'match_score and new_track_score: that is rather false than occluded. 1 is off.',
+        minimum=0.0, maximum=1.0, dynamic=True)
     duplicate_score: float = setting(
         0.5, 'Below this score low_duplicate_iou applies instead of duplicate_iou.',
         minimum=0.0, maximum=1.0, dynamic=True)

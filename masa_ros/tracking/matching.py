@@ -35,6 +35,8 @@ LEFT, LEFT_SHARE = -2.5, 0.15
 # Least overlap of a weak detection with the predicted box: around every object there are weak
 # detections of parts of it, which are not spread over the image as evidence has it.
 WEAK_IOU = 0.5
+# Seconds over which the scores of a track are averaged.
+SCORES_S = 1.0
 # Seconds without a sight after which the long-term memory speaks for a track.
 LOST_S = 0.5
 # Matches of a frame that the appearance scale learns from, spread over all of them.
@@ -60,6 +62,8 @@ class Candidates:
         ``(N,)`` bool, whether the score is enough to continue any track, and to start one.
     certainty : ndarray
         ``(N,)`` float32, how far the score is on the way from what starts a track (0) to 1 (1).
+    middle : ndarray
+        ``(N,)`` float32, half way between the scores that continue and that start a track.
     looked_for : ndarray
         ``(N,)`` int64 track that the row was looked for at its predicted box, 0 for detections.
         Such rows are neither strong nor do they start tracks.
@@ -75,6 +79,7 @@ class Candidates:
     strong: NDArray[np.bool_]
     starts: NDArray[np.bool_]
     certainty: NDArray[np.float32]
+    middle: NDArray[np.float32]
     looked_for: NDArray[np.int64]
 
     def __len__(self) -> int:
@@ -373,7 +378,12 @@ def _match_weak(
     config: TrackerConfig, candidates: Candidates, memory: TrackMemory, moment: Moment,
     matches: Matches,
 ) -> None:
-    """Give weak detections to free tracks that were seen a moment ago, by motion alone."""
+    """
+    Give weak detections to free tracks that were seen a moment ago, by motion alone.
+
+    Only while the mean score of the track stays half way between what continues and what starts
+    one: an object that is covered scores low for a while, something false does so all the time.
+    """
     weak = rows_where((matches.columns == UNMATCHED) & ~candidates.strong
                       & (candidates.looked_for == 0)
                       & (candidates.scores > np.float32(config.low_score)))
@@ -388,10 +398,21 @@ def _match_weak(
         evidence, config, candidates.class_ids[weak], memory['class_ids'][tracks])
     predicted = boxes_of(moment.predicted.mean[tracks])
     evidence[pairwise_iou(candidates.boxes[weak], predicted) < WEAK_IOU] = -np.inf
+    means = blended_scores(memory['mean_scores'][tracks], candidates.scores[weak][:, None],
+                           moment.gaps_s[tracks])
+    evidence[means < candidates.middle[weak][:, None]] = -np.inf
     columns = optimal_assignment(evidence, _logit(config.match_threshold))
     found = rows_where(columns >= 0)
     matches.add(weak[found], tracks[columns[found]],
                 *_probabilities(evidence, found, columns[found]), by_motion=True)
+
+
+def blended_scores(
+    means: NDArray[np.float32], scores: NDArray[np.float32], gaps_s: NDArray[np.float64],
+) -> NDArray[np.float32]:
+    """Mean scores of tracks after another sight: old ones fade with the time that has passed."""
+    share = 1 - np.exp(-gaps_s / SCORES_S)
+    return np.asarray(means + share * (scores - means), np.float32)
 
 
 def _assign(

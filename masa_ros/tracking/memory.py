@@ -22,6 +22,7 @@ COLUMNS: dict[str, tuple[DTypeLike, tuple[int, ...]]] = {
     'states': (np.uint8, ()),
     'boxes': (np.float32, (4,)),
     'scores': (np.float32, ()),
+    'mean_scores': (np.float32, ()),
     'class_ids': (np.int64, ()),
     'labels': (np.object_, ()),
     'vote_class_ids': (np.int64, (VOTE_SLOTS,)),

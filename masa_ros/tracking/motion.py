@@ -22,6 +22,8 @@ Doubles = NDArray[np.float64]
 
 # A detector's box jitters by this share of the object's size.
 JITTER = 0.07
+# Factor on it for a weak detection, whose box is mostly that of a part.
+WEAK_JITTER = 3.0
 # Random walk of the position, sizes per square root of a second: camera shake, poses.
 DRIFT = 0.3
 # Random walk of the velocity, sizes per second per square root of a second.
@@ -118,10 +120,13 @@ def predict(motion: Motion, gaps_s: Doubles, uncertainty: float = 1.0) -> Motion
                   decay[:, None] * motion.velocity, variance)
 
 
-def correct(predicted: Motion, boxes: NDArray[np.float32]) -> Motion:
-    """Return the filters after seeing a ``(M, 4)`` box each."""
+def correct(
+    predicted: Motion, boxes: NDArray[np.float32], weak: NDArray[np.bool_] | None = None,
+) -> Motion:
+    """Return the filters after seeing a ``(M, 4)`` box each, those flagged weak less certain."""
     place, mixed, speed = predicted.variance.T
-    total = place + JITTER ** 2
+    jitter = JITTER if weak is None else np.where(weak, WEAK_JITTER * JITTER, JITTER)
+    total = place + jitter ** 2
     gain, velocity_gain = place / total, mixed / total
     surprise = measurements(boxes) - predicted.mean
     variance = np.empty_like(predicted.variance)

@@ -17,7 +17,7 @@ from masa_ros.tracking.association import (
 from masa_ros.tracking.config import TrackerConfig
 from masa_ros.tracking.identity import UuidSource
 from masa_ros.tracking.labels import first_votes, fix_label, vote
-from masa_ros.tracking.matching import Candidates, Matcher, Matches, Moment
+from masa_ros.tracking.matching import blended_scores, Candidates, Matcher, Matches, Moment
 from masa_ros.tracking.memory import DistractorMemory, TrackMemory
 from masa_ros.tracking.motion import (
     boxes_of,
@@ -277,12 +277,13 @@ class Tracker:
         extra = rows_where(looked_for > 0)
         order = np.concatenate([rows[own.rows], extra])
         embeddings, described = self._embeddings(instances, order)
-        no = np.zeros(len(extra), bool)
+        no, none = np.zeros(len(extra), bool), np.zeros(len(extra), np.float32)
         return Candidates(
             order, instances.boxes[order], instances.scores[order], instances.class_ids[order],
             embeddings, described, np.concatenate([own.strong, no]),
             np.concatenate([own.starts, no]),
-            np.concatenate([own.certainty, np.zeros(len(extra), np.float32)]), looked_for[order])
+            np.concatenate([own.certainty, none]), np.concatenate([own.middle, none]),
+            looked_for[order])
 
     def _ranked(self, instances: Instances) -> Candidates:
         config, boxes, scores = self._config, instances.boxes, instances.scores
@@ -300,8 +301,8 @@ class Tracker:
 
     def _strength(
         self, scores: NDArray[np.float32], flags: NDArray[np.uint8],
-    ) -> tuple[NDArray[np.bool_], NDArray[np.bool_], NDArray[np.float32]]:
-        """Which detections may continue any track, which may start one, and how surely."""
+    ) -> tuple[NDArray[np.bool_], NDArray[np.bool_], NDArray[np.float32], NDArray[np.float32]]:
+        """Which detections may continue any track, which may start one, how surely, and middle."""
         config = self._config
         match = np.full(len(scores), config.match_score, np.float32)
         start = np.full(len(scores), config.new_track_score, np.float32)
@@ -311,7 +312,7 @@ class Tracker:
             match[proposed] = min(own, config.match_score)
             start[proposed] = own
         certainty = (scores - start) / np.maximum(1 - start, np.float32(1e-6))
-        return scores > match, scores > start, certainty.clip(0, 1)
+        return scores > match, scores > start, certainty.clip(0, 1), (match + start) * np.float32(0.5)
 
     def _embeddings(
         self, instances: Instances, order: NDArray[np.int64],
@@ -349,13 +350,16 @@ class Tracker:
         """Bring matched tracks up to date."""
         found = matches.matched
         tracks, memory = matches.columns[found], self._memory
-        motion = correct(moment.predicted.select(tracks), candidates.boxes[found])
+        motion = correct(moment.predicted.select(tracks), candidates.boxes[found],
+                         matches.by_motion[found])
         memory['hits'][tracks] += 1
         seen = _seen_columns(instances, candidates, found)
         vote(memory, tracks, seen.pop('class_ids'), seen.pop('labels'), seen['scores'],
              self._config.label_memory)
         self._write(tracks, {
             **seen,
+            'mean_scores': blended_scores(memory['mean_scores'][tracks], seen['scores'],
+                                          moment.gaps_s[tracks]),
             'states': self._seen_states(tracks, candidates.scores[found]),
             'last_frame': moment.frame_index, 'last_seen_ns': stamp_ns,
             'detected_ns': np.where(candidates.looked_for[found] > 0,
@@ -420,7 +424,8 @@ class Tracker:
         described = candidates.described[new]
         seen = _seen_columns(instances, candidates, new)
         matches.columns[new] = self._memory.append({
-            **seen, **first_votes(seen['class_ids'], seen['labels'], seen['scores']),
+            **seen, 'mean_scores': seen['scores'],
+            **first_votes(seen['class_ids'], seen['labels'], seen['scores']),
             'ids': np.arange(self._next_id, self._next_id + count),
             'uuids': self._uuids.take(count),
             'states': self._new_states(candidates.scores[new]),
@@ -573,7 +578,8 @@ class Tracker:
         self._memory.append({
             'ids': np.array([track_id]), 'uuids': self._uuids.take(1),
             'states': np.full(1, TrackState.TRACKED), 'boxes': instances.boxes,
-            'scores': instances.scores, 'class_ids': instances.class_ids, 'labels': labels,
+            'scores': instances.scores, 'mean_scores': instances.scores,
+            'class_ids': instances.class_ids, 'labels': labels,
             'flags': instances.flags,
             **first_votes(instances.class_ids, labels, instances.scores),
             'hits': np.full(1, self._config.confirm_hits),

@@ -36,7 +36,7 @@ def tracks_at(*centers: tuple[float, float], looks: np.ndarray | None = None) ->
     columns: dict[str, np.ndarray[Any, Any]] = {
         name: np.zeros((len(boxes), *shape), kind) for name, (kind, shape) in COLUMNS.items()}
     columns.update(boxes=boxes, mean=motion.mean, velocity=motion.velocity,
-                   variance=motion.variance,
+                   variance=motion.variance, mean_scores=np.full(len(boxes), 0.9, np.float32),
                    has_embedding=np.full(len(boxes), looks is not None))
     memory = TrackMemory()
     memory.append(columns, looks)
@@ -53,6 +53,7 @@ def candidates_at(
         np.zeros((count, 0), np.float32) if looks is None else looks,
         np.full(count, looks is not None), np.full(count, score > 0.4),
         np.full(count, score > 0.6), np.full(count, max((score - 0.6) / 0.4, 0), np.float32),
+        np.full(count, 0.5, np.float32),
         np.zeros(count, np.int64))
 
 
@@ -103,6 +104,21 @@ def test_a_weak_detection_needs_overlap_with_the_prediction() -> None:
     assert near.columns.tolist() == [0]
     assert near.by_motion.tolist() == [True]
     assert far.columns.tolist() == [UNMATCHED]
+
+
+@pytest.mark.parametrize(('mean', 'gap_s', 'continued'),
+                         [(0.9, 0.04, True), (0.55, 0.04, True), (0.9, 1.0, False),
+                          (0.52, 0.1, False)])
+def test_a_weak_detection_continues_no_track_that_scored_low_all_along(
+    mean: float, gap_s: float, continued: bool,
+) -> None:
+    # With a score of 0.2 over a second: 0.9 - 0.7 * 0.039 = 0.87, 0.55 - 0.35 * 0.039 = 0.54,
+    # 0.9 - 0.7 * 0.632 = 0.46, 0.52 - 0.32 * 0.095 = 0.49; 0.5 is asked for.
+    memory = tracks_at((100, 100))
+    memory['mean_scores'][:] = mean
+    found = match(TrackerConfig(), candidates_at((100, 100), score=0.2), memory,
+                  moment_of(memory, gap_s))
+    assert found.columns.tolist() == [0 if continued else UNMATCHED]
 
 
 def test_a_strong_detection_goes_before_a_weak_one_that_fits_better() -> None:

@@ -13,6 +13,7 @@ from masa_ros.tracking.motion import (
     motion_evidence,
     predict,
     SPEED,
+    WEAK_JITTER,
 )
 import numpy as np
 import pytest
@@ -136,3 +137,13 @@ def test_evidence_is_the_log_ratio_of_the_two_densities() -> None:
     other = 1 / (480 * 640) / (2 * math.pi)
     value = motion_evidence(box(100, 100), motion, gaps, IMAGE)[0, 0]
     assert value == pytest.approx(math.log(same / other), abs=1e-4)
+
+
+def test_a_weak_detection_moves_its_track_less() -> None:
+    # Steady state aside, one step: gains place / (place + r) with r 0.07 ** 2 and nine times that.
+    motion = predict(initial_motion(box(100, 100)), np.array([0.04]))
+    place = float(motion.variance[0, 0])
+    for weak, noise in ((False, JITTER ** 2), (True, (WEAK_JITTER * JITTER) ** 2)):
+        after = correct(motion, box(110, 100), np.array([weak]))
+        assert after.mean[0, 0] - 100 == pytest.approx(10 * place / (place + noise))
+        assert after.variance[0, 0] == pytest.approx(place * noise / (place + noise))

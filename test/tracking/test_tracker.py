@@ -271,6 +271,16 @@ def test_a_low_score_continues_a_track_by_motion_and_leaves_its_look_alone() -> 
     np.testing.assert_array_equal(scene.tracker.state()['embeddings'], before)
 
 
+def test_what_has_scored_low_for_long_is_no_longer_continued_by_low_scores() -> None:
+    # From 1 the mean falls to 0.15 + 0.85 * exp(-t); it is below 0.5 after 0.887 s, 23 frames.
+    scene = Scene()
+    for _ in range(5):
+        scene.see((100, 100), scores=[1.0])
+    seen = [bool(scene.see((100, 100), scores=[0.15]).seen.any()) for _ in range(40)]
+    assert seen.index(False) == 22
+    assert not any(seen[22:])
+
+
 def test_without_low_score_matching_the_track_is_not_seen() -> None:
     scene = Scene(low_score=1.0)
     for _ in range(5):
