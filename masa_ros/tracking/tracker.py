@@ -312,7 +312,8 @@ class Tracker:
             match[proposed] = min(own, config.match_score)
             start[proposed] = own
         certainty = (scores - start) / np.maximum(1 - start, np.float32(1e-6))
-        return scores > match, scores > start, certainty.clip(0, 1), (match + start) * np.float32(0.5)
+        middle = (match + start) * np.float32(0.5)
+        return scores > match, scores > start, certainty.clip(0, 1), middle
 
     def _embeddings(
         self, instances: Instances, order: NDArray[np.int64],
