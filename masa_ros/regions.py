@@ -103,7 +103,7 @@ class Regions:
         self._files = {name: _read_image(path, name) for name, path in (
             ('ignore_image', config.ignore_image), ('interest_image', config.interest_image))
             if path}
-        self._area: IgnoredArea | None = None
+        self._drawn: tuple[tuple[int, ...], IgnoredArea] | None = None
 
     def __bool__(self) -> bool:
         """Whether anything is described at all."""
@@ -119,6 +119,7 @@ class Regions:
 
     def keeps(
         self, found: Instances, height_px: int, width_px: int, *, by_mask: bool,
+        full_size: tuple[int, int] | None = None,
     ) -> NDArray[np.bool_]:
         """
         Tell which ``(N,)`` objects of an image of that size stay.
@@ -131,6 +132,8 @@ class Regions:
             Size of the image.
         by_mask : bool
             Judge by masks, as for a model's own proposals; by boxes where they were given.
+        full_size : tuple of int, optional
+            Height and width of the camera's image, where this one was made smaller.
 
         Raises
         ------
@@ -140,13 +143,15 @@ class Regions:
         """
         if not self or not len(found):
             return np.ones(len(found), bool)
-        area = self.area(height_px, width_px)
+        area = self.area(height_px, width_px, full_size)
         keeps = area.keeps_masks if by_mask else area.keeps_boxes
         return keeps(found, self.config.share)
 
-    def area(self, height_px: int, width_px: int) -> IgnoredArea:
+    def area(
+        self, height_px: int, width_px: int, full_size: tuple[int, int] | None = None,
+    ) -> IgnoredArea:
         """
-        Return the ignored part of an image of that size.
+        Return the ignored part of an image of that size; see `keeps`.
 
         Raises
         ------
@@ -154,31 +159,35 @@ class Regions:
             If an image file has another shape, or nothing of the image is left.
 
         """
-        if self._area is None or self._area.mask.shape != (height_px, width_px):
-            self._area = IgnoredArea(self._draw(height_px, width_px))
-        return self._area
+        full = full_size or (height_px, width_px)
+        sizes = (height_px, width_px, *full)
+        if self._drawn is None or self._drawn[0] != sizes:
+            self._drawn = sizes, IgnoredArea(self._draw(height_px, width_px, *full))
+        return self._drawn[1]
 
-    def _draw(self, height_px: int, width_px: int) -> NDArray[np.bool_]:
+    def _draw(
+        self, height_px: int, width_px: int, full_height_px: int, full_width_px: int,
+    ) -> NDArray[np.bool_]:
         """``(H, W)`` bool, true where objects are left out."""
         config = self.config
-        scale = ((width_px / config.width, height_px / config.height) if config.width
-                 else (1.0, 1.0))
+        scale = (width_px / (config.width or full_width_px),
+                 height_px / (config.height or full_height_px))
         ignored = _fill(config.ignore_polygons, scale, height_px, width_px)
         if config.interest_polygons:
             ignored |= ~_fill(config.interest_polygons, scale, height_px, width_px)
         for name, plane in self._files.items():
-            ratio = (plane.shape[1] / plane.shape[0]) / (width_px / height_px)
+            ratio = (plane.shape[1] / plane.shape[0]) / (full_width_px / full_height_px)
             if abs(ratio - 1) > SAME_SHAPE:
                 raise ValueError(
                     f'regions.{name} is {plane.shape[1]} x {plane.shape[0]} pixels, the images '
-                    f'are {width_px} x {height_px}: another shape; draw it on an image of this '
-                    'camera')
+                    f'are {full_width_px} x {full_height_px}: another shape; draw it on an image '
+                    'of this camera')
             scaled = cv2.resize(plane, (width_px, height_px), interpolation=cv2.INTER_NEAREST) > 0
             ignored |= scaled if name == 'ignore_image' else ~scaled
         if ignored.all():
-            raise ValueError(f'the regions leave nothing of an image of {width_px} x {height_px} '
-                             'pixels to look at; polygons are in its pixels unless regions.width '
-                             'and regions.height say otherwise')
+            raise ValueError(f'the regions leave nothing of an image of {full_width_px} x '
+                             f'{full_height_px} pixels to look at; polygons are in its pixels '
+                             'unless regions.width and regions.height say otherwise')
         return ignored
 
 

@@ -12,8 +12,8 @@ from typing import Any
 
 from masa_ros.cli.inputs import Input, open_input
 from masa_ros.cli.settings import add_settings, read_settings
+from masa_ros.cli.teacher import Teacher
 from masa_ros.models import ModelConfig
-from masa_ros.structures.instances import Instances
 from masa_ros.structures.settings import from_mapping
 import numpy as np
 from numpy.typing import NDArray
@@ -43,13 +43,11 @@ def add_parser(subparsers: Any) -> None:
                         help='pairs of far-apart views that judge')
     parser.add_argument('--seed', type=int, help='seed of everything random')
     add_settings(parser)
-    parser.set_defaults(run=run, model='tiny')
+    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Run the command; returns the exit code."""
-    from masa_ros.detectors import build_detector
-    from masa_ros.models import build_model
     from masa_ros.training.adapt import adapt, AdaptConfig
 
     logging.basicConfig(level=logging.INFO, format='%(message)s')
@@ -63,14 +61,12 @@ def run(args: argparse.Namespace) -> int:
     settings = from_mapping(AdaptConfig, given, 'the command line')
     if any((args.out / file).exists() for file in ('latest.pt', 'adapted.pt', 'adapted.pth')):
         raise ValueError(f'{args.out} holds an earlier run; choose another folder')
+    if any(':' in topic for topic in args.topics):
+        raise ValueError(f'--topics is {" ".join(args.topics)}, expected image topics alone: the '
+                         'model or a detector (--detector) marks the objects')
     start, encoder = _start(config.model)
-    model = build_model(config.model)
-    detector = build_detector(config.detector, model)
-
-    def teacher(image: NDArray[np.uint8]) -> Instances:
-        boxes = None if detector is None else detector.detect([image])[0]
-        return model.run([image], [boxes])[0]
-
+    teacher = Teacher(config)
+    teacher.refuse_unused(args, 'masa_ros adapt')
     started = time.monotonic()
     with closing(open_input(args.input, node_config, args.topics,
                             use_bag_detections=False)) as recording:

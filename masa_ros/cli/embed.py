@@ -8,13 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+from masa_ros.cli.ignored_truth import in_regions
 from masa_ros.cli.inputs import Input, open_input
-from masa_ros.cli.settings import add_settings, read_settings
+from masa_ros.cli.settings import add_settings, read_settings, refuse_unused
+from masa_ros.cli.teacher import READING
+from masa_ros.cli.track import NO_BOXES
 from masa_ros.evaluation.datasets.motchallenge import read_sequence
 from masa_ros.evaluation.datasets.sequence import Sequence
 from masa_ros.models import build_model
 from masa_ros.models.model import Model
-from masa_ros.pipeline import Pipeline
+from masa_ros.pipeline import Pipeline, PipelineConfig
+from masa_ros.ros.parameters import NodeConfig
 from masa_ros.structures.instances import Instances
 import numpy as np
 from numpy.typing import NDArray
@@ -35,27 +39,26 @@ def add_parser(subparsers: Any) -> None:
         'wrong).')
     parser.add_argument('sequence', type=Path,
                         help='folder with img1 and gt, or any bag, video or image folder')
-    parser.add_argument('--topics', nargs='+', default=[], metavar='IMAGE',
-                        help='image topic of a bag')
+    parser.add_argument('--topics', nargs='+', default=[], metavar='IMAGE[:DETECTIONS]',
+                        help='image topic of a bag, perhaps with its detections')
     parser.add_argument('--max-frames', type=int, default=1000, metavar='N',
                         help='most frames of a recording without ground truth')
     parser.add_argument('--out', type=Path, required=True, help='folder for the pictures')
     parser.add_argument('--seed', type=int, default=0, help='seed of the map')
     add_settings(parser)
-    parser.set_defaults(run=run, model='tiny')
+    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Run the command; returns the exit code."""
     node_config, config = read_settings(args)
     if (args.sequence / 'gt' / 'gt.txt').is_file():
+        refuse_unused(args, 'masa_ros embed with the boxes of the ground truth',
+                      ('model', 'regions'))
         model = build_model(config.model)
-        objects = embed_truth(read_sequence(args.sequence), model)
+        objects = embed_truth(in_regions([read_sequence(args.sequence)], config.regions)[0], model)
     else:
-        pipeline = Pipeline(config)
-        model = pipeline.model
-        with closing(open_input(args.sequence, node_config, args.topics)) as recording:
-            objects = embed_tracks(recording, pipeline, args.max_frames)
+        model, objects = _embed_recording(args, node_config, config)
         print("there is no ground truth: identities are the tracker's own, so the figures say how "
               'well embeddings agree with it, not how right it is')
     curve = retrieval_curve(objects)
@@ -70,6 +73,27 @@ def run(args: argparse.Namespace) -> int:
     cv2.imwrite(str(args.out / 'neighbours.png'), cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR))
     print(f'pictures are in {args.out}')
     return 0
+
+
+def _embed_recording(
+    args: argparse.Namespace, node_config: NodeConfig, config: PipelineConfig,
+) -> tuple[Model, EmbeddedObjects]:
+    """Track a recording as ``masa_ros track`` does, for the embeddings of its objects."""
+    recording = open_input(args.sequence, node_config, args.topics,
+                           use_bag_detections=not config.detector.enabled,
+                           camera_motion=config.tracker.camera_motion)
+    with closing(recording):
+        pipeline = Pipeline(config)
+        if not (recording.has_detections or pipeline.finds_objects):
+            raise ValueError(NO_BOXES.format(model=config.model.name, path=args.sequence))
+        used = ['model', 'regions', 'tracker', 'odometry', *READING]
+        if recording.has_detections or pipeline.detector is not None:
+            refuse_unused(args, 'masa_ros embed', [*used, 'detector', 'classes', 'detections'])
+        else:
+            refuse_unused(args, 'masa_ros embed without given boxes or a detector',
+                          [*used, 'detector.name'])
+        return pipeline.model, embed_tracks(
+            recording, pipeline, args.max_frames, node_config.detections.missing)
 
 
 class EmbeddedObjects:
@@ -135,9 +159,23 @@ def embed_truth(sequence: Sequence, model: Model) -> EmbeddedObjects:
         np.array(embeddings, np.float32), np.array(thumbs, np.uint8))
 
 
-def embed_tracks(recording: Input, pipeline: Pipeline, max_frames: int) -> EmbeddedObjects:
+def embed_tracks(
+    recording: Input, pipeline: Pipeline, max_frames: int, missing: str = 'propose',
+) -> EmbeddedObjects:
     """
     Track the first stream of a recording and take the embeddings of what was seen.
+
+    Parameters
+    ----------
+    recording : Input
+        Images, perhaps with boxes.
+    pipeline : Pipeline
+        What tracks them.
+    max_frames : int
+        Most frames.
+    missing : {'skip', 'empty', 'propose'}
+        What becomes of a frame without boxes where others have some: it is left out, is one
+        without objects, or the pipeline finds them.
 
     Raises
     ------
@@ -156,7 +194,13 @@ def embed_tracks(recording: Input, pipeline: Pipeline, max_frames: int) -> Embed
             continue
         if position == max_frames:
             break
-        tracks = pipeline.process(item.frame, item.detections).tracks
+        boxes = item.detections
+        if boxes is None and missing != 'propose' and recording.has_detections:
+            if missing == 'skip':
+                position += 1
+                continue
+            boxes = Instances()
+        tracks = pipeline.process(item.frame, boxes).tracks
         for row in np.flatnonzero(tracks.seen):
             if tracks.embeddings is not None:
                 frames.append(position)

@@ -11,7 +11,7 @@ from pathlib import Path
 import sys
 from typing import Any
 
-from masa_ros.cli.ignored_truth import without_ignored_truth
+from masa_ros.cli.ignored_truth import in_regions
 from masa_ros.cli.observers import (
     baseline_tracker,
     Observation,
@@ -137,7 +137,7 @@ def run(args: argparse.Namespace) -> int:
     """Run the command; returns the exit code."""
     node_config, config = read_settings(args)
     sequences = in_regions(
-        read_sequences(args, node_config, config.tracker.camera_motion), config)
+        read_sequences(args, node_config, config.tracker.camera_motion), config.regions)
     names = [name.strip() for name in args.trackers.split(',') if name.strip()]
     specs = [tracker_named(name, config) for name in names]
     if args.sam2:
@@ -223,29 +223,6 @@ def read_sequences(
     if unknown:
         raise ValueError(f'no sequence {", ".join(unknown)}; there are {", ".join(names[:20])}')
     return [sequence for sequence in sequences if not wanted or sequence.name in wanted]
-
-
-def in_regions(sequences: list[Sequence], config: PipelineConfig) -> list[Sequence]:
-    """
-    Leave the truth in ignored parts of the images out, where ``regions.*`` names some.
-
-    Raises
-    ------
-    FileNotFoundError
-        If an image file is not there.
-    ValueError
-        If the regions do not fit the images of a sequence.
-
-    """
-    regions = Regions(config.regions)
-    if not regions:
-        return sequences
-    pairs = [without_ignored_truth(sequence, regions) for sequence in sequences]
-    total = sum(len(frame) for sequence in sequences for frame in sequence.truth)
-    if total:
-        print(f'{sum(left_out for _, left_out in pairs)} of {total} boxes of the truth are in '
-              'ignored regions and do not count')
-    return [sequence for sequence, _ in pairs]
 
 
 def is_motchallenge(path: Path) -> bool:

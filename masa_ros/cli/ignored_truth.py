@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from masa_ros.evaluation.datasets.sequence import Sequence
-from masa_ros.regions import Regions
+from masa_ros.regions import Regions, RegionsConfig
 import numpy as np
 
 
@@ -70,3 +70,26 @@ def without_ignored_truth(sequence: Sequence, regions: Regions) -> tuple[Sequenc
     truth = tuple(frame.select(rows) for frame, rows in zip(sequence.truth, kept, strict=True))
     return (replace(sequence, truth=truth, distractors=tuple(ignored)),
             sum(int((~rows).sum()) for rows in kept))
+
+
+def in_regions(sequences: list[Sequence], config: RegionsConfig) -> list[Sequence]:
+    """
+    Leave the truth in ignored parts of the images out, where ``regions.*`` names some.
+
+    Raises
+    ------
+    FileNotFoundError
+        If an image file is not there.
+    ValueError
+        If the regions do not fit the images of a sequence.
+
+    """
+    regions = Regions(config)
+    if not regions:
+        return sequences
+    pairs = [without_ignored_truth(sequence, regions) for sequence in sequences]
+    total = sum(len(frame) for sequence in sequences for frame in sequence.truth)
+    if total:
+        print(f'{sum(left_out for _, left_out in pairs)} of {total} boxes of the truth are in '
+              'ignored regions and do not count')
+    return [sequence for sequence, _ in pairs]

@@ -135,6 +135,8 @@ class Observation:
     regions : RegionsConfig
         Parts of the images that count; as in the pipeline, boxes are judged before the model
         embeds them, and its own proposals by their masks.
+    vocabulary : Vocabulary
+        Numbers of the classes, where some are settled before.
 
     """
 
@@ -144,6 +146,7 @@ class Observation:
     features: FeatureConfig | None = None
     classes: ClassConfig = field(default_factory=ClassConfig)
     regions: RegionsConfig = field(default_factory=RegionsConfig)
+    vocabulary: Vocabulary = field(default_factory=Vocabulary, compare=False, repr=False)
 
     def __call__(self, sequence: Sequence) -> SequenceOf[Instances]:
         """
@@ -166,7 +169,7 @@ class Observation:
                 positions = range(start, min(start + BATCH, len(sequence)))
                 images = [sequence.image(position) for position in positions]
                 given = None if stored is None else [stored[position] for position in positions]
-                found += self._observe(images, given, model, detector)
+                found += self.observe(images, given, model, detector)
             return found
         finally:
             if model is not None:
@@ -174,11 +177,27 @@ class Observation:
             if detector is not None:
                 detector.close()
 
-    def _observe(
+    def observe(
         self, images: list[NDArray[np.uint8]], given: list[Instances] | None,
         model: Model | None, detector: Detector | None,
+        full_sizes: SequenceOf[tuple[int, int]] | None = None,
     ) -> list[Instances]:
-        """Boxes of some images, embedded where there is a model, as in the pipeline."""
+        """
+        Boxes of some images, embedded where there is a model, as in the pipeline.
+
+        Parameters
+        ----------
+        images : list of ndarray
+            ``(H, W, 3)`` uint8 RGB each.
+        given : list of Instances or None
+            Boxes that are known, ready to use; ``None`` where detector or model find them.
+        model, detector : optional
+            What does the work.
+        full_sizes : sequence of tuple of int, optional
+            Height and width of the camera's images, where these were made smaller.
+
+        """
+        sizes = full_sizes or [(image.shape[0], image.shape[1]) for image in images]
         whole: Any = model
         finder: Any = detector
         encoded = whole.encode(images) if getattr(detector, 'shares_features', False) else None
@@ -186,21 +205,23 @@ class Observation:
         if detector is not None:
             found = (finder.detect(images) if encoded is None
                      else finder.detect_encoded(encoded, range(len(images))))
-            boxes = self._outside_ignored(self._chosen(found), images, by_mask=False)
+            boxes = self._outside_ignored(self._chosen(found), images, sizes, by_mask=False)
         if boxes is None:
             proposed = whole.run(images, [None] * len(images))
-            return self._outside_ignored(proposed, images, by_mask=True)
+            return self._outside_ignored(proposed, images, sizes, by_mask=True)
         if model is None:
             return boxes
         return list(whole.run(images, boxes) if encoded is None
                     else whole.run(images, boxes, encoded))
 
     def _outside_ignored(
-        self, found: list[Instances], images: list[NDArray[np.uint8]], *, by_mask: bool,
+        self, found: list[Instances], images: list[NDArray[np.uint8]],
+        sizes: SequenceOf[tuple[int, int]], *, by_mask: bool,
     ) -> list[Instances]:
         """Objects outside the ignored part of their images."""
-        return [objects.select(self._regions.keeps(objects, *image.shape[:2], by_mask=by_mask))
-                for objects, image in zip(found, images, strict=True)]
+        return [objects.select(self._regions.keeps(
+            objects, *image.shape[:2], by_mask=by_mask, full_size=size))
+            for objects, image, size in zip(found, images, sizes, strict=True)]
 
     @cached_property
     def _regions(self) -> Regions:
@@ -214,7 +235,7 @@ class Observation:
 
     @cached_property
     def _rules(self) -> ClassRules:
-        return ClassRules(self.classes, Vocabulary())
+        return ClassRules(self.classes, self.vocabulary)
 
     def _model(self) -> Model | None:
         if self.features is not None:

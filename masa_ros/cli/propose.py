@@ -13,14 +13,16 @@ from pathlib import Path
 from typing import Any
 
 from masa_ros.cli.inputs import Input, open_input
-from masa_ros.cli.settings import add_settings, read_settings, setting_values
+from masa_ros.cli.settings import add_settings, read_settings, refuse_unused, setting_values
+from masa_ros.cli.teacher import Teacher
 from masa_ros.pipeline import PipelineConfig
+from masa_ros.regions import Regions
 from masa_ros.ros.bag import is_bag
 from masa_ros.ros.parameters import NodeConfig
 from masa_ros.sources import ImageFolder, open_source, read_image
 from masa_ros.structures.instances import Instances
-from masa_ros.structures.settings import from_mapping
-from masa_ros.training.proposals import NamedImage, ProposalConfig, Teacher, write_proposals
+from masa_ros.structures.settings import flatten, from_mapping
+from masa_ros.training.proposals import NamedImage, ProposalConfig, write_proposals
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
@@ -29,6 +31,10 @@ DONE, SOME_SKIPPED = 0, 1
 SAM_MODELS = ('sam_vit_b', 'sam_vit_l', 'sam_vit_h', 'mobile_sam')
 SAM_QUALITY = 0.88
 """Lowest predicted IoU of SAM's masks in the paper."""
+Labels = Callable[[str, NDArray[np.uint8], tuple[int, int]], Instances]
+"""Name of a file, its image and the size from before it was reduced, to what is known in it."""
+HOW_IT_RUNS = ('model.device', 'model.compile', 'detector.device', 'detector.threads')
+"""Settings that may differ between the runs that fill one folder."""
 
 
 def add_parser(subparsers: Any) -> None:
@@ -57,7 +63,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument('--shard-images', type=int, default=ProposalConfig.shard_images,
                         help='images of a shard')
     add_settings(parser)
-    parser.set_defaults(run=run, model='tiny')
+    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -66,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(f'--every is {args.every}, expected 1 or more')
     node_config, config = read_settings(args)
     rank, world = int(os.environ.get('RANK', '0')), int(os.environ.get('WORLD_SIZE', '1'))
-    labels = _labels(args)
+    labels = _labels(args, config)
     quality = args.least_quality
     if quality is None:
         quality = SAM_QUALITY if config.model.name in SAM_MODELS else 0.0
@@ -76,14 +82,15 @@ def run(args: argparse.Namespace) -> int:
     room = settings.most
     if 'model.max_proposals' in setting_values(args):
         room = min(room, config.model.max_proposals)
-    teacher = _no_teacher if labels else _teacher(config, room, world)
+    teacher = _no_teacher if labels else _teacher(args, config, room, world)
     skipped: dict[str, str] = {}
     images = proposals = 0
     items, total = _images(args, node_config, labels)
     with tqdm(unit=' images', dynamic_ncols=True, disable=rank > 0,
               total=None if total is None else -(-total // world)) as bar:
         for report in write_proposals(
-                args.out, items, teacher, settings, rank, world, bar.update):
+                args.out, items, teacher, settings, rank, world, bar.update,
+                _what_decides(args, config, settings)):
             images, proposals = images + report.images, proposals + report.proposals
             skipped.update(report.skipped)
     for name, reason in skipped.items():
@@ -96,27 +103,35 @@ def run(args: argparse.Namespace) -> int:
     return SOME_SKIPPED if skipped and world == 1 else DONE
 
 
-def _teacher(config: PipelineConfig, most: int, world: int) -> Teacher:
+def _teacher(
+    args: argparse.Namespace, config: PipelineConfig, most: int, world: int,
+) -> Teacher:
     """Build the model, and the detector where one is asked for, that mark the images."""
-    from masa_ros.detectors import build_detector
-    from masa_ros.models import build_model
-
     chosen = replace(
         config.model, max_masks=max(config.model.max_masks, most),
         max_proposals=max(config.model.max_proposals, most))
     if world > 1 and chosen.device == 'auto':
         chosen = replace(chosen, device=_own_device())
-    model = build_model(chosen)
-    detector = build_detector(config.detector, model)
-    if detector is None and not model.can_propose:
-        raise ValueError(f'the model {config.model.name} finds nothing by itself; choose one '
-                         'that does, such as tiny, or give a detector (--detector FILE)')
+    teacher = Teacher(replace(config, model=chosen))
+    teacher.refuse_unused(args, 'masa_ros propose')
+    return teacher
 
-    def mark(image: NDArray[np.uint8]) -> Instances:
-        boxes = None if detector is None else detector.detect([image])[0]
-        return model.run([image], [boxes])[0]
 
-    return mark
+def _what_decides(
+    args: argparse.Namespace, config: PipelineConfig, settings: ProposalConfig,
+) -> dict[str, Any]:
+    """Name all that decides what is marked, as far as it is not the default."""
+    if args.segments or args.coco:
+        chosen: dict[str, Any] = {'--segments': str(args.segments or ''),
+                                  '--coco': str(args.coco or '')}
+    else:
+        groups = ('model.', 'detector.', 'classes.')
+        default = flatten(PipelineConfig())
+        chosen = {name: value for name, value in flatten(config).items()
+                  if name.startswith(groups) and name not in HOW_IT_RUNS
+                  and value != default[name]}
+    regions = Regions(config.regions)
+    return {**chosen, **flatten(settings), **({'regions': regions.digest()} if regions else {})}
 
 
 def _own_device() -> str:
@@ -127,25 +142,35 @@ def _own_device() -> str:
     return f'cuda:{local % torch.cuda.device_count()}' if torch.cuda.is_available() else 'cpu'
 
 
-def _no_teacher(_: NDArray[np.uint8]) -> Instances:
+def _no_teacher(_: NDArray[np.uint8], __: tuple[int, int]) -> Instances:
     """Stand in for a model where labels are given."""
     return Instances()
 
 
-def _labels(args: argparse.Namespace) -> Callable[[str, NDArray[np.uint8]], Instances] | None:
-    """Labels of files that the user named, instead of a model."""
+def _labels(args: argparse.Namespace, config: PipelineConfig) -> Labels | None:
+    """Labels of files that the user named, instead of a model, outside ignored regions."""
     from masa_ros.training.label_files import CocoLabels, SegmentMaps
 
     if args.segments and args.coco:
         raise ValueError('give --segments or --coco, not both')
-    if args.segments:
-        return SegmentMaps(args.segments)
-    return CocoLabels(args.coco) if args.coco else None
+    if not args.segments and not args.coco:
+        return None
+    refuse_unused(args, 'masa_ros propose with --segments or --coco', ('regions',))
+    read = SegmentMaps(args.segments) if args.segments else CocoLabels(args.coco)
+    regions = Regions(config.regions)
+
+    def labels(
+        name: str, image: NDArray[np.uint8], full_size: tuple[int, int],
+    ) -> Instances:
+        found = read(name, image)
+        return found.select(regions.keeps(
+            found, *image.shape[:2], by_mask=True, full_size=full_size))
+
+    return labels
 
 
 def _images(
-    args: argparse.Namespace, config: NodeConfig,
-    labels: Callable[[str, NDArray[np.uint8]], Instances] | None,
+    args: argparse.Namespace, config: NodeConfig, labels: Labels | None,
 ) -> tuple[Iterator[NamedImage], int | None]:
     """Images of all inputs in order, and their number where it is known."""
     sources: list[Iterator[NamedImage]] = []
@@ -166,10 +191,7 @@ def _images(
     return chain.from_iterable(sources), total
 
 
-def _files(
-    stream: str, files: list[Path],
-    labels: Callable[[str, NDArray[np.uint8]], Instances] | None,
-) -> Iterator[NamedImage]:
+def _files(stream: str, files: list[Path], labels: Labels | None) -> Iterator[NamedImage]:
     """Images of a folder, read when their turn has come."""
     for file in files:
         known = None if labels is None else partial(labels, file.name)

@@ -10,6 +10,7 @@ from typing import Any
 from masa_ros.detectors import read_choice
 from masa_ros.pipeline import PipelineConfig
 from masa_ros.ros.parameters import build_settings, described, NodeConfig, unknown_name_error
+from masa_ros.structures.settings import flatten
 import yaml
 
 
@@ -69,7 +70,55 @@ def setting_values(args: argparse.Namespace) -> dict[str, Any]:
         If a name is unknown.
 
     """
-    values = read_yaml(Path(args.config)) if args.config else {}
+    values = {**(read_yaml(Path(args.config)) if args.config else {}), **_typed_values(args)}
+    known = described()
+    for name in values:
+        if name not in known:
+            raise ValueError(unknown_name_error(name, known))
+    return values
+
+
+def refuse_unused(args: argparse.Namespace, who: str, used: Sequence[str]) -> None:
+    """
+    Let no setting be taken without a word that a command has no use for.
+
+    A settings file may be shared with the node and with other commands, so what is of no use in it
+    is named and left out; what was typed for this command is refused. A value that is the default
+    says nothing.
+
+    Parameters
+    ----------
+    args : Namespace
+        Options of `add_settings`.
+    who : str
+        The command, and in which case.
+    used : sequence of str
+        Settings, or groups of them, that it uses.
+
+    Raises
+    ------
+    ValueError
+        If a setting of the command line is of no use.
+
+    """
+    node_config, config = read_settings(args)
+    chosen = {**flatten(node_config), **flatten(config)}
+    typed = _typed_values(args)
+    useless = [name for name in setting_values(args)
+               if chosen[name] != described()[name][0]
+               and not any(name == entry or name.startswith(f'{entry}.') for entry in used)]
+    refused = [name for name in useless if name in typed]
+    if refused:
+        raise ValueError(f'{who} has no use for {", ".join(refused)}; of the settings it uses '
+                         + ', '.join(used))
+    if useless:
+        print(f'left out: {who} has no use for these settings of {args.config}: '
+              + ', '.join(useless))
+
+
+def _typed_values(args: argparse.Namespace) -> dict[str, Any]:
+    """Return what ``--set`` and the other options say, by full name."""
+    values: dict[str, Any] = {}
     for text in args.assignments:
         name, equals, value = text.partition('=')
         if not equals:
@@ -91,10 +140,6 @@ def setting_values(args: argparse.Namespace) -> dict[str, Any]:
     for kind in ('ignore', 'interest'):
         options |= _regions(kind, getattr(args, kind))
     values.update({name: value for name, value in options.items() if value is not None})
-    known = described()
-    for name in values:
-        if name not in known:
-            raise ValueError(unknown_name_error(name, known))
     return values
 
 

@@ -23,7 +23,7 @@ from masa_ros.training.config import DataConfig, LossConfig, OptimConfig, TrainC
 from masa_ros.training.corpus import Corpus, LabelledImage, write_corpus
 from masa_ros.training.dataset import PairConfig, PairDataset
 from masa_ros.training.labels import shrink
-from masa_ros.training.proposals import filter_proposals, ProposalConfig
+from masa_ros.training.proposals import filter_proposals, ProposalConfig, Teacher
 from masa_ros.training.tracklets import followed, later_accuracy
 from masa_ros.training.train import train
 from masa_ros.training.validation import validate
@@ -34,8 +34,6 @@ import torch
 
 if TYPE_CHECKING:
     from masa_ros.training.adapt_masa import MasaLearner
-
-Teacher = Callable[[NDArray[np.uint8]], Instances]
 
 FAR_VIEWS = ViewConfig(size=256, zoom_min=0.5, zoom_max=1.2, view_zoom=2.0, aspect=1.3,
                        mixup=0.0, paste_max=6, photometric=0.6)
@@ -71,6 +69,15 @@ class AdaptConfig:
         64, 'For the MASA variants: pairs of views that teach; their features are computed once.',
         minimum=1)
     seed: int = setting(0, 'Seed of everything random.', minimum=0)
+
+
+@dataclass(frozen=True)
+class ClipFrame:
+    """Name and image of a frame, reduced, with height and width from before."""
+
+    name: str
+    image: NDArray[np.uint8]
+    full_size: tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -123,7 +130,7 @@ class Adaptation:
 
 def sample_clips(
     frames: Iterable[tuple[str, NDArray[np.uint8]]], config: AdaptConfig,
-) -> list[list[tuple[str, NDArray[np.uint8]]]]:
+) -> list[list[ClipFrame]]:
     """
     Choose clips of successive frames that differ, spread over the recording.
 
@@ -137,13 +144,13 @@ def sample_clips(
 
     Returns
     -------
-    list of list
-        Names and reduced images of each clip, in order. When there are too many, every other
+    list of list of ClipFrame
+        The frames of each clip, in order. When there are too many, every other
         clip is given up, so a recording of any length fits the memory.
 
     """
     length = min(config.clip, max(config.frames // 4, 2))
-    clips: list[list[tuple[str, NDArray[np.uint8]]]] = []
+    clips: list[list[ClipFrame]] = []
     streams: dict[str, _Stream] = {}
     step = 1
     for name, image in frames:
@@ -153,7 +160,9 @@ def sample_clips(
             continue
         stream.last = thumb
         if stream.seen % (step * length) < length:
-            stream.clip.append((name, shrink(image, config.long_side_px)))
+            height, width = image.shape[:2]
+            stream.clip.append(ClipFrame(
+                name, shrink(image, config.long_side_px), (height, width)))
         stream.seen += 1
         if len(stream.clip) == length:
             clips.append(stream.clip)
@@ -174,7 +183,7 @@ class _Stream:
 
     last: NDArray[np.float32] | None = None
     seen: int = 0
-    clip: list[tuple[str, NDArray[np.uint8]]] = field(default_factory=list)
+    clip: list[ClipFrame] = field(default_factory=list)
 
 
 def adapt(
@@ -189,7 +198,7 @@ def adapt(
     frames : iterable
         Name and image of every frame, in order of time.
     teacher : callable
-        Image to instances with masks: the network's own proposals, or a detector's boxes.
+        To instances with masks: the network's own proposals, or a detector's boxes.
     start : str or Path
         Weights to start from; for ``tiny`` empty takes the shipped ones.
     out : str or Path
@@ -392,8 +401,7 @@ def _write_start(network: TinyNetwork, path: Path) -> None:
 
 
 def _mark_clips(
-    clips: Sequence[Sequence[tuple[str, NDArray[np.uint8]]]], border: int, teacher: Teacher,
-    config: AdaptConfig,
+    clips: Sequence[Sequence[ClipFrame]], border: int, teacher: Teacher, config: AdaptConfig,
 ) -> tuple[list[LabelledImage], list[LabelledImage]]:
     """Mark and follow the objects of all clips; what comes after the border only judges."""
     learned: list[LabelledImage] = []
@@ -408,16 +416,15 @@ def _mark_clips(
 
 
 def _mark_clip(
-    clip: Sequence[tuple[str, NDArray[np.uint8]]], name: str, teacher: Teacher,
-    config: AdaptConfig,
+    clip: Sequence[ClipFrame], name: str, teacher: Teacher, config: AdaptConfig,
 ) -> list[LabelledImage]:
     """Let the teacher mark the frames of a clip and the tracker follow what it marked."""
     rules = ProposalConfig(most=config.proposals, nms_threshold=0.5)
-    found = [filter_proposals(teacher(image), image.shape[0], image.shape[1], rules)
-             for _, image in clip]
-    frames = [LabelledImage(frame, 'recording', image, objects.boxes, objects.masks,
+    found = [filter_proposals(teacher(frame.image, frame.full_size), frame.image.shape[0],
+                              frame.image.shape[1], rules) for frame in clip]
+    frames = [LabelledImage(frame.name, 'recording', frame.image, objects.boxes, objects.masks,
                             objects.class_ids)
-              for (frame, image), objects in zip(clip, found, strict=True)]
+              for frame, objects in zip(clip, found, strict=True)]
     return followed(frames, found, name)
 
 

@@ -9,7 +9,7 @@ next shard, and several processes share the shards.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 import hashlib
 import io
@@ -28,7 +28,8 @@ from masa_ros.training.labels import shrink
 import numpy as np
 from numpy.typing import NDArray
 
-Teacher = Callable[[NDArray[np.uint8]], Instances]
+Teacher = Callable[[NDArray[np.uint8], tuple[int, int]], Instances]
+"""Image, and the height and width that it had before it was reduced, to what is in it."""
 JPEG_QUALITY = 95
 
 
@@ -67,8 +68,8 @@ class NamedImage:
         Reads the image when its turn has come, so that what is done already costs nothing;
         raises ``ValueError`` where that fails.
     labels : callable, optional
-        Image, reduced to the size that is kept, to the instances known in it; instead of the
-        teacher. Raises ``ValueError`` where there are none to be had.
+        Like the teacher and instead of it: the instances that are known in the image. Raises
+        ``ValueError`` where there are none to be had.
 
     """
 
@@ -93,7 +94,7 @@ class ShardReport:
 def write_proposals(
     folder: str | Path, images: Iterable[NamedImage], teacher: Teacher,
     config: ProposalConfig | None = None, rank: int = 0, world: int = 1,
-    progress: Callable[[int], object] | None = None,
+    progress: Callable[[int], object] | None = None, settings: Mapping[str, Any] | None = None,
 ) -> Iterator[ShardReport]:
     """
     Run a teacher over images and keep what it proposes.
@@ -105,30 +106,38 @@ def write_proposals(
     images : iterable of NamedImage
         In an order that is the same each time.
     teacher : callable
-        Image to instances.
+        See `Teacher`.
     config : ProposalConfig, optional
         What is kept.
     rank, world : int
         This process makes every ``world``-th shard, starting with ``rank``.
     progress : callable, optional
         Told the number of images that were dealt with since it was told last.
+    settings : mapping, optional
+        What decides the proposals, to be kept beside them, as JSON knows it.
 
     Yields
     ------
     ShardReport
         For every shard of this process, made or found.
 
+    Raises
+    ------
+    ValueError
+        If a shard of these images is there that was made with other settings.
+
     """
     config = config or ProposalConfig()
     place = Path(folder)
     place.mkdir(parents=True, exist_ok=True)
+    kept: dict[str, Any] = json.loads(json.dumps(dict(settings or {})))
     for number, batch in enumerate(_batches(images, config.shard_images)):
         if number % world != rank:
             continue
-        report = _finished(place, number, batch)
+        report = _finished(place, number, batch, kept)
         if report is not None and progress is not None:
             progress(len(batch))
-        yield report or _write_shard(place, number, batch, teacher, config, progress)
+        yield report or _write_shard(place, number, batch, teacher, config, progress, kept)
 
 
 def read_proposals(folder: str | Path, source: str = '') -> Iterator[LabelledImage]:
@@ -210,8 +219,18 @@ def _batches(images: Iterable[NamedImage], size: int) -> Iterator[list[NamedImag
         yield batch
 
 
-def _finished(place: Path, number: int, batch: list[NamedImage]) -> ShardReport | None:
-    """Report of a shard that is complete and of the same images, else ``None``."""
+def _finished(
+    place: Path, number: int, batch: list[NamedImage], settings: dict[str, Any],
+) -> ShardReport | None:
+    """
+    Report of a shard that is complete and of the same images, else ``None``.
+
+    Raises
+    ------
+    ValueError
+        If it was made with other settings.
+
+    """
     shard = place / f'shard-{number:05d}.tar'
     note_file = shard.with_suffix('.json')
     if not (shard.is_file() and note_file.is_file()):
@@ -220,12 +239,18 @@ def _finished(place: Path, number: int, batch: list[NamedImage]) -> ShardReport 
     if (note['names'] != [item.name for item in batch]
             or hashlib.sha256(shard.read_bytes()).hexdigest() != note['sha256']):
         return None
+    before = note.get('settings', settings)
+    other = [name for name in sorted({*before, *settings})
+             if before.get(name) != settings.get(name)]
+    if other:
+        raise ValueError(f'{shard} was made with other settings ({", ".join(other)}); choose '
+                         'another folder, or remove it')
     return ShardReport(number, note['images'], note['proposals'], note['skipped'], True)
 
 
 def _write_shard(
     place: Path, number: int, batch: list[NamedImage], teacher: Teacher, config: ProposalConfig,
-    progress: Callable[[int], object] | None,
+    progress: Callable[[int], object] | None, settings: dict[str, Any],
 ) -> ShardReport:
     """Run the teacher over one shard's images."""
     shard = place / f'shard-{number:05d}.tar'
@@ -248,7 +273,8 @@ def _write_shard(
             _add(archive, f'{key_name}.json', json.dumps(_entry(item.name, found)).encode())
             images, proposals = images + 1, proposals + len(found)
     note = {'sha256': hashlib.sha256(scratch.read_bytes()).hexdigest(), 'images': images,
-            'proposals': proposals, 'skipped': skipped, 'names': [item.name for item in batch]}
+            'proposals': proposals, 'skipped': skipped, 'names': [item.name for item in batch],
+            'settings': settings}
     scratch.replace(shard)
     shard.with_suffix('.json').write_text(json.dumps(note))
     return ShardReport(number, images, proposals, skipped, False)
@@ -270,12 +296,13 @@ def _mark(
     if source is None:
         raise ValueError(item.problem)
     image = shrink(source, config.long_side_px)
+    height, width = source.shape[:2]
     if item.labels is not None:
         # What people drew is neither cleaned nor thinned out.
-        found = item.labels(image)
+        found = item.labels(image, (height, width))
         return image, found.select(np.arange(min(len(found), config.most)))
-    height, width = image.shape[:2]
-    return image, filter_proposals(teacher(image), height, width, config)
+    found = teacher(image, (height, width))
+    return image, filter_proposals(found, image.shape[0], image.shape[1], config)
 
 
 def _entry(name: str, found: Instances) -> dict[str, Any]:

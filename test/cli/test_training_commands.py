@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import cv2
 from masa_ros.cli.embed import (
@@ -13,9 +14,16 @@ from masa_ros.cli.embed import (
     retrieval_curve,
 )
 from masa_ros.cli.main import main
+from masa_ros.cli.teacher import Teacher
+from masa_ros.detectors.selection import ClassConfig
+from masa_ros.models import ModelConfig
 from masa_ros.models.tiny.network import TinyConfig, TinyNetwork
 from masa_ros.models.tiny.weights import save_weights
+from masa_ros.pipeline import PipelineConfig
+from masa_ros.regions import RegionsConfig
 from masa_ros.structures.frame import Frame
+from masa_ros.structures.instances import Instances
+from masa_ros.structures.masks import encode_crop
 from masa_ros.training import train as trainer
 from masa_ros.training.config import TrainConfig
 from masa_ros.training.corpus import Corpus
@@ -90,6 +98,178 @@ def test_labels_of_files_need_no_model(
     items = list(read_proposals(tmp_path / 'x'))
     assert [item.boxes.tolist() for item in items] == [[[10, 10, 30, 30]]] * 4
     assert 'skipped photos/grey.png: its segment map' in capsys.readouterr().out
+
+
+# --- settings: what holds for these commands, and what they refuse ------------------------------
+
+RIGHT = '40,0 120,0 120,80 40,80'  # Columns from 40 on, of 120 x 80 pixels.
+
+
+class Marks:
+    """Stands in for a model: two objects, right and left of the middle, and given boxes."""
+
+    name = 'tiny'
+    can_propose = True
+
+    def __init__(self) -> None:
+        self.given: list[list[list[float]]] = []
+
+    def run(self, images: Any, boxes: list[Instances | None]) -> list[Instances]:
+        self.given += [given.boxes.tolist() for given in boxes if given is not None]
+        own = Instances.from_boxes([[10, 0, 30, 8], [2, 2, 18, 9]]).with_fields(
+            masks=(encode_crop(np.ones((8, 8), bool), 22, 0), None))
+        return [own if given is None else given for given in boxes]
+
+
+@pytest.fixture
+def model(monkeypatch: pytest.MonkeyPatch) -> Marks:
+    model = Marks()
+    monkeypatch.setattr('masa_ros.cli.teacher.build_model', lambda config: model)
+    return model
+
+
+def test_a_teacher_leaves_out_what_is_ignored_in_reduced_images_too(model: Marks) -> None:
+    # In half the size columns from 20 on are ignored: the whole mask of the first object (half
+    # of its box), nothing of the second. In full size they begin at 40, behind both.
+    teacher = Teacher(PipelineConfig(regions=RegionsConfig(ignore_polygons=(RIGHT,))))
+    half, full = np.zeros((40, 60, 3), np.uint8), np.zeros((80, 120, 3), np.uint8)
+    assert teacher(half, (80, 120)).boxes.tolist() == [[2, 2, 18, 9]]
+    assert len(teacher(full, (80, 120))) == 2
+
+
+def test_a_teachers_detector_obeys_classes_and_regions(
+    model: Marks, monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Detector:
+        def detect(self, images: Any) -> list[Instances]:
+            # Of their widths of 10 columns 5, 6 and 0 are ignored.
+            boxes = [[15, 0, 25, 9], [16, 0, 26, 9], [0, 0, 10, 9]]
+            return [Instances.from_boxes(boxes, [0.9] * 3, [5, 5, 7],
+                                         ('bus', 'bus', 'person')) for _ in images]
+
+    monkeypatch.setattr('masa_ros.cli.teacher.build_detector', lambda *_: Detector())
+    classes = ClassConfig(ignore=('person',), rename=('truck=cart', 'bus=vehicle'))
+    teacher = Teacher(PipelineConfig(
+        classes=classes, regions=RegionsConfig(ignore_polygons=(RIGHT,))))
+    found = teacher(np.zeros((40, 60, 3), np.uint8), (80, 120))
+    assert model.given == [[[15, 0, 25, 9]]]  # The others never reach the model.
+    # Numbers go by the settings, not by which class is seen first.
+    assert (found.labels, found.class_ids.tolist()) == (('vehicle',), [10001])
+
+
+@pytest.mark.parametrize('labels', [False, True])
+def test_proposals_in_ignored_regions_are_not_written(
+    model: Marks, tmp_path: Path, capsys: pytest.CaptureFixture[str], labels: bool,
+) -> None:
+    folder, maps = tmp_path / 'drive', tmp_path / 'maps'
+    for place in (folder, maps):
+        place.mkdir()
+    cv2.imwrite(str(folder / '0.png'), np.full((80, 120, 3), 90, np.uint8))
+    segments = np.zeros((80, 120), np.uint8)
+    segments[:16, 44:60], segments[4:18, 4:36] = 1, 2
+    cv2.imwrite(str(maps / '0.png'), segments)
+    # Stored at half the size: the first object is right of column 20, or of 40 in the picture.
+    command = ['propose', str(folder), '--out', str(tmp_path / 'x'), '--long-side', '60',
+               *(['--segments', str(maps)] if labels else [])]
+    assert main([*command, '--ignore', RIGHT]) == 0
+    assert [item.boxes.tolist() for item in read_proposals(tmp_path / 'x')] == [[[2, 2, 18, 9]]]
+    # What is there is not passed off as made with other settings.
+    assert main(command) == 2
+    assert 'was made with other settings (regions)' in capsys.readouterr().err
+    assert main([*command, '--ignore', RIGHT]) == 0
+
+
+def test_objects_in_ignored_regions_are_not_adapted_to(
+    model: Marks, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    folder = tmp_path / 'drive'
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for i in range(30):  # Twice as large as adapt looks at them (512 pixels).
+        noise = rng.integers(0, 256, (17, 32, 3)).astype(np.uint8)
+        cv2.imwrite(str(folder / f'{i:02d}.png'), noise.repeat(32, 0).repeat(32, 1))
+    monkeypatch.setattr('masa_ros.training.adapt.load_network', stop)
+    assert main(['adapt', str(folder), '--out', str(tmp_path / 'out'), '--ignore',
+                 '40,0 1024,0 1024,544 40,544']) == 2
+    for part in ('learned', 'judged'):
+        corpus = Corpus(tmp_path / 'out' / part)
+        assert len(corpus)
+        assert all(corpus[row].boxes.tolist() == [[2, 2, 18, 9]] for row in range(len(corpus)))
+
+
+def stop(*_: object) -> None:
+    raise ValueError('far enough')
+
+
+@pytest.mark.parametrize(('command', 'words', 'message'), [
+    ('propose', ['--set', 'tracker.match_score=0.7'],
+     'propose without a detector has no use for tracker.match_score'),
+    ('propose', ['--set', 'classes.keep=[car]'], 'without a detector has no use for classes.keep'),
+    ('propose', ['--segments', '.', '--text', 'car'],
+     'propose with --segments or --coco has no use for detector.text'),
+    ('adapt', ['--set', 'policy=every'], 'adapt without a detector has no use for policy'),
+    ('adapt', ['--set', 'prompts.max_objects=3'], 'has no use for prompts.max_objects'),
+    ('adapt', ['--topics', '/image:/boxes'], 'expected image topics alone'),
+    ('propose', ['--ignore', 'none.png'], 'regions.ignore_image: none.png is not there'),
+    ('embed', ['--set', 'classes.keep=[car]'],
+     'embed without given boxes or a detector has no use for classes.keep'),
+    ('embed', ['--set', 'tracker.camera_motion=odometry'], 'odometry is for bags'),
+    ('embed', ['--model', 'classical'], 'nothing says where the objects are')])
+def test_settings_of_no_use_are_refused(
+    photos: Path, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    command: str, words: list[str], message: str,
+) -> None:
+    known = [] if '--model' in words or '--segments' in words else ['--checkpoint', str(weights)]
+    assert main([command, str(photos), '--out', str(tmp_path / 'x'), *known, *words]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_shared_settings_file_is_told_what_is_of_no_use(
+    model: Marks, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen: list[str] = []
+
+    def build(config: ModelConfig) -> Marks:
+        seen.append(config.name)
+        return model
+
+    monkeypatch.setattr('masa_ros.cli.teacher.build_model', build)
+    file = tmp_path / 'robot.yaml'
+    # The queue's size is the default, which asks for nothing.
+    file.write_text('policy: every\nqueue_size: 20\nmodel: {name: sam_vit_b, max_masks: 7}\n')
+    main(['propose', str(photos / '0.jpg'), '--out', str(tmp_path / 'x'), '--config', str(file)])
+    assert 'has no use for these settings of ' + str(file) + ': policy\n' in \
+        capsys.readouterr().out
+    assert seen == ['sam_vit_b']
+
+
+def test_true_boxes_in_ignored_regions_are_not_embedded(
+    weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    folder = tmp_path / 'seq'
+    for part in ('img1', 'gt'):
+        (folder / part).mkdir(parents=True)
+    for i in (1, 2):
+        cv2.imwrite(str(folder / f'img1/{i:06d}.jpg'), np.full((80, 120, 3), 90, np.uint8))
+    (folder / 'gt/gt.txt').write_text(''.join(
+        f'{i},{track},{x},10,20,20,1,1,1\n' for i in (1, 2) for track, x in ((3, 5), (4, 80))))
+    monkeypatch.setattr('masa_ros.cli.embed.retrieval_curve', objects := Taken())
+    command = ['embed', str(folder), '--out', str(tmp_path / 'e'), '--checkpoint', str(weights)]
+    assert main([*command, '--ignore', RIGHT]) == 2
+    assert objects.identities == [3, 3]
+    assert '2 of 4 boxes of the truth are in ignored regions' in capsys.readouterr().out
+    assert main([*command, '--set', 'tracker.match_score=0.7']) == 2
+    assert 'boxes of the ground truth has no use for tracker.match' in capsys.readouterr().err
+
+
+class Taken:
+    """Keeps the identities that would be drawn."""
+
+    def __call__(self, objects: EmbeddedObjects) -> None:
+        self.identities = objects.identities.tolist()
+        raise ValueError('far enough')
 
 
 def test_a_folder_is_marked_and_trained_on(

@@ -35,7 +35,7 @@ def drive(count: int = 14) -> Iterator[tuple[str, NDArray[np.uint8]]]:
         yield f'f{t}', image
 
 
-def teacher(image: NDArray[np.uint8]) -> Instances:
+def teacher(image: NDArray[np.uint8], full_size: tuple[int, int]) -> Instances:
     red = np.argwhere((image == (250, 30, 30)).all(2))
     blue = np.argwhere((image == (20, 60, 240)).all(2))
     boxes = [[*part.min(0)[::-1], *(part.max(0)[::-1] + 1)] for part in (red, blue) if len(part)]
@@ -124,19 +124,19 @@ def test_a_standing_camera_gives_too_few_frames(start: Path, tmp_path: Path) -> 
 
 def test_frames_without_objects_are_refused(start: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match='nothing was found'):
-        adapt(drive(), lambda image: Instances(), start, tmp_path / 'out', CONFIG)
+        adapt(drive(), lambda *_: Instances(), start, tmp_path / 'out', CONFIG)
 
 
 def test_long_recordings_are_thinned_evenly() -> None:
     rng = np.random.default_rng(0)
     frames = [(str(i), rng.integers(0, 256, (30, 40, 3)).astype(np.uint8)) for i in range(100)]
     clips = sample_clips(frames, AdaptConfig(frames=16))
-    starts = [int(clip[0][0]) for clip in clips]
+    starts = [int(clip[0].name) for clip in clips]
     assert len(clips) == 4
     assert max(np.diff(starts)) <= 2 * min(np.diff(starts))
     assert starts[-1] > 80
     for clip, start in zip(clips, starts, strict=True):
-        assert [int(name) for name, _ in clip] == list(range(start, start + 4))
+        assert [int(frame.name) for frame in clip] == list(range(start, start + 4))
 
 
 def test_clips_of_two_cameras_are_not_mixed() -> None:
@@ -144,7 +144,7 @@ def test_clips_of_two_cameras_are_not_mixed() -> None:
     frames = [(f'{camera}/{i}', rng.integers(0, 256, (30, 40, 3)).astype(np.uint8))
               for i in range(12) for camera in ('left', 'right')]
     clips = sample_clips(frames, AdaptConfig(frames=24, clip=8))
-    assert sorted([name for name, _ in clip] for clip in clips) == sorted(
+    assert sorted([frame.name for frame in clip] for clip in clips) == sorted(
         [f'{camera}/{i}' for i in part] for camera in ('left', 'right')
         for part in (range(6), range(6, 12)))
 

@@ -28,7 +28,7 @@ def drive(count: int = 12) -> Iterator[tuple[str, NDArray[np.uint8]]]:
         yield f'f{t}', image
 
 
-def teacher(image: NDArray[np.uint8]) -> Instances:
+def teacher(image: NDArray[np.uint8], full_size: tuple[int, int]) -> Instances:
     boxes = []
     for colour in ((250, 30, 30), (20, 60, 240)):
         part = np.argwhere((image == colour).all(2))
@@ -79,7 +79,7 @@ def test_a_variant_that_got_worse_is_not_written(
 
 def test_the_judge_embeds_frames_as_the_student_does(start: MasaStudent, tmp_path: Path) -> None:
     image = next(drive())[1]
-    item = LabelledImage('f', 'r', image, teacher(image).boxes, (None, None),
+    item = LabelledImage('f', 'r', image, teacher(image, (90, 120)).boxes, (None, None),
                          np.zeros(2, np.int64))
     learner = adapt_masa.MasaLearner('masa_sam_vit_b', 'start.pth', '', tmp_path)
     pooled = learner._pooled(start.eval(), item).float()

@@ -34,7 +34,7 @@ class Teacher:
     def __init__(self) -> None:
         self.calls = 0
 
-    def __call__(self, image: NDArray[np.uint8]) -> Instances:
+    def __call__(self, image: NDArray[np.uint8], full_size: tuple[int, int]) -> Instances:
         self.calls += 1
         mask = np.zeros(image.shape[:2], bool)
         mask[5:20, 10:30] = True
@@ -112,7 +112,7 @@ def test_images_are_read_when_their_turn_comes_and_not_again(tmp_path: Path) -> 
 
 def test_labels_go_before_the_teacher_and_stay_as_they_are(tmp_path: Path) -> None:
     twice = Instances.from_boxes([[0, 0, 10, 10], [0, 0, 10, 10]])
-    item = NamedImage('a', np.zeros((40, 60, 3), np.uint8), labels=lambda image: twice)
+    item = NamedImage('a', np.zeros((40, 60, 3), np.uint8), labels=lambda *_: twice)
     teacher = Teacher()
     list(write_proposals(tmp_path, [item], teacher, CONFIG))
     assert teacher.calls == 0
