@@ -61,9 +61,11 @@ class Candidates:
     strong, starts : ndarray
         ``(N,)`` bool, whether the score is enough to continue any track, and to start one.
     certainty : ndarray
-        ``(N,)`` float32, how far the score is on the way from what starts a track (0) to 1 (1).
+        ``(N,)`` float32, how far the score is on the way from what starts a track (0) to 1 (1);
+        1 for a model's own proposals.
     middle : ndarray
-        ``(N,)`` float32, half way between the scores that continue and that start a track.
+        ``(N,)`` float32, half way between the scores that continue and that start a track; 0 for
+        a model's own proposals.
     looked_for : ndarray
         ``(N,)`` int64 track that the row was looked for at its predicted box, 0 for detections.
         Such rows are neither strong nor do they start tracks.

@@ -306,13 +306,15 @@ class Tracker:
         config = self._config
         match = np.full(len(scores), config.match_score, np.float32)
         start = np.full(len(scores), config.new_track_score, np.float32)
+        certainty = (scores - start) / np.maximum(1 - start, np.float32(1e-6))
+        middle = (match + start) * np.float32(0.5)
         own = config.new_proposal_score
         if own:
+            # Scores of a model's own proposals rank them and say little more.
             proposed = flags & np.uint8(Flag.FROM_PROPOSAL) != 0
             match[proposed] = min(own, config.match_score)
             start[proposed] = own
-        certainty = (scores - start) / np.maximum(1 - start, np.float32(1e-6))
-        middle = (match + start) * np.float32(0.5)
+            certainty[proposed], middle[proposed] = 1, 0
         return scores > match, scores > start, certainty.clip(0, 1), middle
 
     def _embeddings(

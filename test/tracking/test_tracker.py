@@ -328,6 +328,14 @@ def test_a_surer_box_may_overlap_a_tracked_one_by_more(score: float, count: int)
     assert len(scene.see((100, 100), (118, 100), scores=[1.0, score])) == count
 
 
+def test_a_proposal_may_overlap_a_tracked_one_whatever_its_score() -> None:
+    boxes = np.array([[80, 80, 120, 120], [98, 80, 138, 120]], np.float32)
+    for scores in ([0.9, 0.85], [0.9, 0.55]):
+        tracker = Tracker(TrackerConfig())
+        proposals = Instances.from_boxes(boxes, scores, flag=Flag.FROM_PROPOSAL)
+        assert len(tracker.update(proposals, 0, 0, IMAGE)) == 2
+
+
 def test_near_equal_boxes_of_two_classes_are_one_object() -> None:
     tracks = Scene().see((100, 100), (101, 100), classes=[2, 7], scores=[0.8, 0.9])
     assert tracks.class_ids.tolist() == [7]
