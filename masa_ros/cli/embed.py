@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from contextlib import closing
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -188,18 +189,13 @@ def embed_tracks(
     identities: list[int] = []
     embeddings: list[NDArray[np.float32]] = []
     thumbs: list[NDArray[np.uint8]] = []
-    position = 0
-    for item in recording:
-        if item.frame.stream != stream:
-            continue
-        if position == max_frames:
-            break
+    own = (item for item in recording if item.frame.stream == stream)
+    for position, item in enumerate(islice(own, max_frames)):
         boxes = item.detections
-        if boxes is None and missing != 'propose' and recording.has_detections:
+        if boxes is None and recording.has_detections:
             if missing == 'skip':
-                position += 1
                 continue
-            boxes = Instances()
+            boxes = Instances() if missing == 'empty' else None
         tracks = pipeline.process(item.frame, boxes).tracks
         for row in np.flatnonzero(tracks.seen):
             if tracks.embeddings is not None:
@@ -207,7 +203,6 @@ def embed_tracks(
                 identities.append(int(tracks.track_ids[row]))
                 embeddings.append(tracks.embeddings[row])
                 thumbs.append(_thumb(item.frame.image, tracks.boxes[row]))
-        position += 1
     return EmbeddedObjects(
         np.array(frames, np.int64), np.array(identities, np.int64),
         np.array(embeddings, np.float32), np.array(thumbs, np.uint8))

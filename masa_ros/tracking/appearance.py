@@ -21,14 +21,14 @@ HORIZON = 2000.0
 # Least spread: near-identical crops must not make a cosine look infinitely telling.
 LEAST_SPREAD = 0.03
 # Looks drift: what a cosine falls short of 1, and its spread, grow with this power of the time
-# since the track was seen. Between 0.04 and 0.7 s the exponent is 0.5 to 0.9 on five sequences.
+# since the track was seen. Between 0.04 and 0.7 s the power is 0.4 to 0.9 on five sequences.
 DRIFT_POWER = 0.5
 # What an object's mean cosine falls short of 1, and its spread, at most by that growth.
 MOST_SHORT, MOST_SPREAD = 0.3, 0.2
 # Share of the spread among strangers that one object's spread stays below: else a very low cosine
 # would speak for one object.
 NARROWER = 0.95
-# Matches after which the usual gap between two sights of a track changes slowly.
+# Frames with matches after which the usual gap between two sights of a track changes slowly.
 GAP_MEMORY = 100.0
 # Most that appearance may say for a match (1 to 660), and against it (1 to 33): strangers can look
 # alike, and an object that is covered, blurred or badly lit can look like anything.
@@ -89,10 +89,10 @@ class AppearanceScale:
         same = np.minimum(np.maximum(spread * growth, LEAST_SPREAD),
                           min(max(spread, MOST_SPREAD), NARROWER * other))
         # The difference of the two log densities is top - scale ** 2 * (cosine - peak) ** 2.
-        square = (same ** -2 - other ** -2) / 2
-        peak = mean + (mean - self.other.mean) * same ** 2 / (other ** 2 - same ** 2)
-        top = np.log(other / same) + (mean - self.other.mean) ** 2 / (other ** 2 - same ** 2) / 2
-        scale = np.sqrt(square)
+        apart, wider = mean - self.other.mean, other ** 2 - same ** 2
+        scale = np.sqrt((same ** -2 - other ** -2) / 2)
+        peak = mean + apart * same ** 2 / wider
+        top = np.log(other / same) + apart ** 2 / wider / 2
         nearest = -np.sqrt(np.maximum(top - LIMIT_FOR, 0))
         evidence = np.multiply(cosines, scale.astype(np.float32), out=out)
         evidence -= (scale * peak).astype(np.float32)

@@ -383,7 +383,7 @@ def _match_weak(
     """
     Give weak detections to free tracks that were seen a moment ago, by motion alone.
 
-    Only while the mean score of the track stays half way between what continues and what starts
+    Only while the mean score of the track stays above the middle of what continues and what starts
     one: an object that is covered scores low for a while, something false does so all the time.
     """
     weak = rows_where((matches.columns == UNMATCHED) & ~candidates.strong

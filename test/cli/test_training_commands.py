@@ -387,6 +387,7 @@ def test_a_recording_without_truth_is_embedded_by_its_tracks() -> None:
 
     class Recording(list[SimpleNamespace]):
         streams = ('left', 'right')
+        has_detections = False
 
     objects = embed_tracks(Recording(frames), TwoTracks(), 4)  # type: ignore[arg-type]
     assert objects.frames.tolist() == [0, 1, 2, 3]

@@ -66,7 +66,7 @@ def test_evidence_is_the_ratio_of_two_normal_laws(cosine: float) -> None:
 
 
 def test_more_alike_never_speaks_against_a_match() -> None:
-    # The laws cross again above 0.98, where both are nearly nil.
+    # The ratio of the second pair of laws itself falls again above 0.98.
     for scale in (AppearanceScale(), learned(0.7, 0.15, 0.2, 0.25), learned(0.6, 0.3, 0.2, 0.2)):
         cosines = np.linspace(-1, 1, 201, dtype=np.float32)[:, None]
         assert (np.diff(scale.evidence(cosines)[:, 0]) >= 0).all()
