@@ -42,8 +42,8 @@ class LossConfig:
     margin_weight: float = setting(
         1.0, 'Weight of the cosine margin loss.', minimum=0.0, maximum=100.0)
     track_samples: str = setting(
-        'boxes', 'What the track head learns from: the boxes of the instances, or, for MASA '
-        'variants, proposals assigned to them, as the official code does.',
+        'boxes', 'What the track head learns from: the boxes of the instances, or proposals '
+        'assigned to them (tiny: besides the boxes), as the official code does.',
         choices=('boxes', 'proposals'))
     across_images: bool = setting(
         True, 'Whether instances of other photos of the batch are negatives too.')

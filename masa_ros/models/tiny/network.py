@@ -12,6 +12,7 @@ pixel ``(row, column)`` lies at ``(column + 0.5, row + 0.5)``.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from masa_ros.structures.settings import setting
@@ -352,14 +353,27 @@ class TinyNetwork(nn.Module):
         return pyramid, levels
 
     def forward(
-        self, images: Tensor, mask_rois: Tensor, track_rois: Tensor,
+        self, images: Tensor, mask_rois: Tensor,
+        track_rois: Callable[[Tensor, Tensor], Tensor],
     ) -> dict[str, Tensor]:
-        """Run all heads; one call, so that distributed training sees every parameter."""
+        """
+        Run all heads; one call, so that distributed training sees every parameter.
+
+        Parameters
+        ----------
+        images, mask_rois : Tensor
+            As for `features` and `MaskHead`.
+        track_rois : callable
+            Proposed boxes ``(B, A, 4)`` and objectness logits ``(B, A)``, without gradients, to
+            the ``(N, 5)`` RoIs to embed.
+
+        """
         pyramid, levels = self.features(images)
         boxes, objectness = self.proposal_head(pyramid)
         masks, quality = self.mask_head(levels, mask_rois)
+        rois = track_rois(boxes.detach(), objectness.detach())
         return {'boxes': boxes, 'objectness': objectness, 'masks': masks, 'quality': quality,
-                'embeddings': self.track_head(levels, track_rois)}
+                'embeddings': self.track_head(levels, rois)}
 
 
 def cell_corners(height: int, width: int, device: torch.device) -> Tensor:

@@ -27,10 +27,18 @@ def rois(*boxes: tuple[float, float, float, float]) -> torch.Tensor:
     return torch.tensor([(0, *box) for box in boxes], dtype=torch.float32).reshape(-1, 5)
 
 
+def heads(
+    network: TinyNetwork, images: torch.Tensor, boxes: torch.Tensor,
+) -> dict[str, torch.Tensor]:
+    """Masks and embeddings of the same boxes."""
+    out: dict[str, torch.Tensor] = network(images, boxes, lambda proposed, scores: boxes)
+    return out
+
+
 @torch.no_grad()
 def test_shapes_of_all_heads(network: TinyNetwork) -> None:
     some = rois((0, 0, 30, 40), (10, 10, 200, 90))
-    out = network(torch.zeros(1, 3, 96, 224), some, some)
+    out = heads(network, torch.zeros(1, 3, 96, 224), some)
     assert out['boxes'].shape == (1, 12 * 28 + 6 * 14 + 3 * 7, 4)
     assert out['objectness'].shape == (1, 12 * 28 + 6 * 14 + 3 * 7)
     assert out['masks'].shape == (2, 32, 32)
@@ -40,7 +48,7 @@ def test_shapes_of_all_heads(network: TinyNetwork) -> None:
 
 @torch.no_grad()
 def test_no_boxes_give_empty_results(network: TinyNetwork) -> None:
-    out = network(torch.zeros(1, 3, 64, 64), rois(), rois())
+    out = heads(network, torch.zeros(1, 3, 64, 64), rois())
     assert out['masks'].shape == (0, 32, 32)
     assert out['embeddings'].shape == (0, 8)
 
@@ -49,11 +57,28 @@ def test_no_boxes_give_empty_results(network: TinyNetwork) -> None:
 def test_an_object_is_described_alike_whatever_else_is_asked(network: TinyNetwork) -> None:
     images = torch.rand(1, 3, 128, 128) * 255
     one = (20.0, 30.0, 60.0, 90.0)
-    alone = network(images, rois(one), rois(one))
-    crowd = network(images, rois((0, 0, 128, 128), one), rois((0, 0, 128, 128), one))
+    alone = heads(network, images, rois(one))
+    crowd = heads(network, images, rois((0, 0, 128, 128), one))
     torch.testing.assert_close(crowd['masks'][1], alone['masks'][0], atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(
         crowd['embeddings'][1], alone['embeddings'][0], atol=1e-4, rtol=1e-4)
+
+
+def test_what_is_embedded_may_depend_on_the_proposals(network: TinyNetwork) -> None:
+    images, seen = torch.rand(2, 3, 64, 64) * 255, []
+
+    def best(boxes: torch.Tensor, objectness: torch.Tensor) -> torch.Tensor:
+        seen.append((boxes, objectness))
+        row = objectness[1].argmax()
+        return torch.cat([torch.ones(1), boxes[1, row]])[None]
+
+    out = network(images, rois(), best)
+    (boxes, objectness), = seen
+    assert not boxes.requires_grad
+    torch.testing.assert_close(boxes, out['boxes'].detach())
+    torch.testing.assert_close(objectness, out['objectness'].detach())
+    assert out['embeddings'].shape == (1, 8)
+    assert out['embeddings'].requires_grad
 
 
 def test_boxes_are_pooled_from_the_level_of_their_size() -> None:
