@@ -44,7 +44,7 @@ from masa_ros.evaluation.benchmark import (
 from masa_ros.evaluation.benchmark_report import build_report, write_report
 from masa_ros.evaluation.datasets import DATASETS, read_dataset, tao
 from masa_ros.evaluation.datasets.given_detections import give
-from masa_ros.evaluation.datasets.sequence import Sequence, with_ids
+from masa_ros.evaluation.datasets.sequence import Sequence, sized_by_boxes, with_ids
 from masa_ros.evaluation.formats.mot import format_rows
 from masa_ros.evaluation.scores import score_sequence
 from masa_ros.models import CATALOG
@@ -66,6 +66,7 @@ FORMATS = ('auto', *DATASETS)
 EXAMPLES = """examples:
   masa_ros evaluate MOT17/train --trackers ours,bytetrack --strides 1,5,10
   masa_ros evaluate tao --dataset tao --boxes detector --detector yolox.onnx
+  masa_ros evaluate bdd100k --dataset bdd_mot --boxes-only --given results/    (no images)
   masa_ros evaluate drive.mcap --truth /ground_truth --detector yolox.onnx
   masa_ros evaluate drive.mcap --results /masa/tracks --truth gt.txt    (a live run, scored)
   masa_ros evaluate drive.mcap --detector yolox.onnx                    (no truth: statistics)
@@ -91,8 +92,12 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument('--boxes', choices=(TRUTH, GIVEN, DETECTOR, PROPOSALS), default=None,
                         help='where boxes come from; the detector where one is given, else '
                         'those that come with the data, else the model')
+    parser.add_argument('--boxes-only', action='store_true', help='compare trackers on boxes of '
+                        'the truth or given ones alone: annotations are enough, neither images '
+                        'nor a model are needed')
     parser.add_argument('--given', type=Path, metavar='FILE|FOLDER', help='published detections: '
-                        'COCO result file, or folder of the reference (one .pth per image)')
+                        'COCO result file, Scalabel JSON (or a folder of them), or folder of the '
+                        'reference (one .pth per image)')
     parser.add_argument('--annotation', type=Path, metavar='FILE', help='annotation that tells '
                         'the image ids of --given; that of the data set when missing')
     parser.add_argument('--trackers', default='ours', metavar='NAMES', help='comma separated: '
@@ -142,6 +147,11 @@ def run(args: argparse.Namespace) -> int:
     specs = [tracker_named(name, config) for name in names]
     if args.sam2:
         specs.append(sam2_tracker(*_pair(args.sam2)))
+    if args.boxes_only:
+        looking = [spec.name for spec in specs if spec.needs_images]
+        if looking or args.features:
+            raise ValueError(f'--boxes-only gives {", ".join(looking) or "--features"} no images '
+                             'to look at; leave that out')
     plan = Plan(
         tuple(sequences), (choose_observer(args, config, sequences),), tuple(specs),
         _strides(args.strides), _faults(args), args.cache.resolve())
@@ -196,9 +206,13 @@ def read_sequences(
     """
     path: Path = args.input
     if args.dataset != 'auto':
-        sequences = read_dataset(args.dataset, path, args.split)
+        sequences = read_dataset(args.dataset, path, args.split, images=not args.boxes_only)
     elif not is_bag(path) and is_motchallenge(path / args.split):
-        sequences = read_dataset('motchallenge', path, args.split)
+        sequences = read_dataset(
+            'motchallenge', path, args.split, images=not args.boxes_only)
+    elif args.boxes_only:
+        raise ValueError(f'--boxes-only is for annotations of data sets, and {path} is a '
+                         'recording; name its --dataset if it is one')
     else:
         sequences = read_recording(path, config, args.cache.resolve(),
                                    topics=tuple(args.topics), detections=args.detections,
@@ -222,7 +236,8 @@ def read_sequences(
     unknown = [name for name in wanted if name not in names]
     if unknown:
         raise ValueError(f'no sequence {", ".join(unknown)}; there are {", ".join(names[:20])}')
-    return [sequence for sequence in sequences if not wanted or sequence.name in wanted]
+    return [sized_by_boxes(sequence) if args.boxes_only else sequence
+            for sequence in sequences if not wanted or sequence.name in wanted]
 
 
 def is_motchallenge(path: Path) -> bool:
@@ -243,7 +258,8 @@ def choose_observer(
              PROPOSALS: 'own proposals'}
     regions = Regions(config.regions)
     where = f' (regions {regions.digest()})' if regions else ''
-    return observer(f'{names[observation.source]}{where}, {config.model.name}', observation)
+    shown = 'no embeddings' if observation.model is None else config.model.name
+    return observer(f'{names[observation.source]}{where}, {shown}', observation)
 
 
 def choose_observation(
@@ -255,7 +271,12 @@ def choose_observation(
         given = all(sequence.detections for sequence in sequences)
         source = DETECTOR if config.detector.enabled else GIVEN if given else PROPOSALS
         source = GIVEN if args.given else source
-    return Observation(source, named(config.detector, config.model.name), config.model,
+        source = TRUTH if args.boxes_only and source not in (GIVEN, TRUTH) else source
+    if args.boxes_only and source not in (GIVEN, TRUTH):
+        raise ValueError(f'--boxes-only looks at no images, so --boxes {source} finds nothing; '
+                         'use --boxes truth or --boxes given')
+    model = None if args.boxes_only else config.model
+    return Observation(source, named(config.detector, config.model.name), model,
                        classes=config.classes, regions=config.regions)
 
 

@@ -16,6 +16,7 @@ from masa_ros.detectors.detector import Detector
 from masa_ros.detectors.selection import ClassConfig, ClassRules, Vocabulary
 from masa_ros.evaluation.baselines import build_baseline, SequenceTracker
 from masa_ros.evaluation.benchmark import Observer, ObserverSpec, TrackerSpec
+from masa_ros.evaluation.datasets.files import bare
 from masa_ros.evaluation.datasets.sequence import Sequence
 from masa_ros.evaluation.sam2_video import Sam2Video
 from masa_ros.models import build_model, ModelConfig, weight_files
@@ -284,13 +285,7 @@ class Observation:
             raise ValueError(f'sequence {sequence.name} has no {what}; choose another source of '
                              'detections')
         size = (sequence.height_px or 10 ** 6, sequence.width_px or 10 ** 6)
-        return [_bare(objects).select(valid_boxes(objects.boxes, *size)) for objects in stored]
-
-
-def _bare(objects: Instances) -> Instances:
-    """Boxes, scores and classes only, without the identities of a truth."""
-    return replace(Instances.from_boxes(objects.boxes, objects.scores, objects.class_ids,
-                                        objects.labels), masks=objects.masks)
+        return [bare(objects).select(valid_boxes(objects.boxes, *size)) for objects in stored]
 
 
 def _build(observation: Observation) -> Observer:

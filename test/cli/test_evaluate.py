@@ -282,6 +282,41 @@ def test_published_detections_are_tracked(tmp_path: Path) -> None:
     assert (row['FN'], row['FP']) == (FRAMES, 0)
 
 
+def test_annotations_alone_are_enough_for_boxes_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str],
+) -> None:
+    folder = mot_folder(tmp_path / 'data')
+    evaluate(tmp_path, folder, '--boxes', 'given', '--model', 'classical')
+    (folder / 'img1').rename(tmp_path / 'elsewhere')
+    assert evaluate(tmp_path, folder) == 2
+    assert 'no images in img1/' in capsys.readouterr().err
+    assert evaluate(tmp_path, folder, '--boxes-only', '--trackers', 'ours,iou,bytetrack') == 0
+    assert 'given boxes, no embeddings' in capsys.readouterr().out
+    assert [row['HOTA'] for row in results(tmp_path)[:2]] == pytest.approx([1.0, 1.0])
+    assert '<svg' in (tmp_path / 'out' / 'report.html').read_text()
+    assert evaluate(tmp_path, folder, '--boxes-only', '--boxes', 'truth') == 0
+    assert 'boxes of the truth, no embeddings' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(('words', 'message'), [
+    (['--trackers', 'ours,botsort'], 'gives botsort no images'),
+    (['--features', 'dino_vits16'], 'gives --features no images'),
+    (['--boxes', 'detector'], '--boxes detector finds nothing'),
+    (['--boxes', 'proposals'], '--boxes proposals finds nothing')])
+def test_what_needs_images_is_refused_for_boxes_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], message: str,
+) -> None:
+    assert evaluate(tmp_path, mot_folder(tmp_path / 'data'), '--boxes-only', *words) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_recording_is_no_annotation(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert evaluate(tmp_path, bag(tmp_path / 'bag'), '--boxes-only') == 2
+    assert 'is for annotations of data sets' in capsys.readouterr().err
+
+
 @pytest.mark.parametrize('lines', ['', '1,4,1,1,0,0,1,1,1\n2,4,5,5,0,10,1,1,1\n'])
 def test_an_empty_truth_and_boxes_without_area_are_scored(tmp_path: Path, lines: str) -> None:
     folder = mot_folder(tmp_path / 'data')

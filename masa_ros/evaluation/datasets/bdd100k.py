@@ -84,7 +84,8 @@ def read_mots(root: Path, split: str = 'val', *, images: bool = True) -> list[Se
 
 def read_scalabel(files: list[Path], images: Path | None) -> list[Sequence]:
     """
-    Read Scalabel files: a list of frames, or an object with ``frames``.
+    Read Scalabel files: a list of frames, or an object with ``frames``; also the labels' form of
+    2020 (``video_name``, ``index``, ``Crowd``).
 
     Labels of other classes, and those marked as crowd, become ignored regions. Ids, which are
     text, are numbered in order of appearance within a video.
@@ -100,7 +101,8 @@ def read_scalabel(files: list[Path], images: Path | None) -> list[Sequence]:
         if not isinstance(frames, list):
             raise ValueError(f'{path} has no list of frames, expected the Scalabel format')
         for frame in frames:
-            videos[str(frame.get('videoName') or path.stem)].append(frame)
+            name = frame.get('videoName') or frame.get('video_name') or path.stem
+            videos[str(name)].append(frame)
     sequences = [_sequence(name, videos[name], images) for name in sorted(videos)]
     if images is not None:
         check_images((file for sequence in sequences for file in sequence.image_paths), SOURCE)
@@ -108,10 +110,12 @@ def read_scalabel(files: list[Path], images: Path | None) -> list[Sequence]:
 
 
 def _sequence(name: str, frames: list[dict[str, Any]], images: Path | None) -> Sequence:
-    frames = sorted(frames, key=lambda frame: int(frame['frameIndex']))
-    indices = np.array([int(frame['frameIndex']) for frame in frames], np.int64)
+    places = [_index(frame, name) for frame in frames]
+    order = np.argsort(places, kind='stable')
+    frames, indices = [frames[k] for k in order], np.array(places, np.int64)[order]
     numbers: dict[str, int] = {}
-    pairs = [_frame(frame, numbers, f'{name}, frame {frame["frameIndex"]}') for frame in frames]
+    pairs = [_frame(frame, numbers, f'{name}, frame {index}')
+             for frame, index in zip(frames, indices, strict=True)]
     size = frames[0].get('size') or {}
     return Sequence(
         name, indices, regular_stamps_ns(indices, RATE_HZ), RATE_HZ,
@@ -121,22 +125,35 @@ def _sequence(name: str, frames: list[dict[str, Any]], images: Path | None) -> S
         tuple(boxes for _, boxes in pairs) if any(len(boxes) for _, boxes in pairs) else ())
 
 
+def _index(frame: dict[str, Any], name: str) -> int:
+    """Position of a frame in its video; the labels of 2020 and those of today name it apart."""
+    for key in ('frameIndex', 'index'):
+        if isinstance(frame.get(key), int):
+            return int(frame[key])
+    raise ValueError(f'video {name}: frame {frame.get("name")} has neither frameIndex nor index, '
+                     f'expected the Scalabel format; get the labels anew from {SOURCE}')
+
+
 def _frame(
     frame: dict[str, Any], numbers: dict[str, int], where: str,
 ) -> tuple[TrackedInstances, NDArray[np.float32]]:
     boxes, ids, classes, masks, scores, ignored = [], [], [], [], [], []
-    for label in frame.get('labels') or ():
+    for place, label in enumerate(frame.get('labels') or ()):
         mask = _mask(label)
         box = _box(label, mask)
         if box is None:
             continue
-        attributes = label.get('attributes') or {}
+        # The labels of 2020 write Crowd.
+        attributes = {key.lower(): value
+                      for key, value in (label.get('attributes') or {}).items()}
         number = _NUMBERS.get(label['category'])
         if number is None or attributes.get('crowd') or attributes.get('ignored'):
             ignored.append(box)
             continue
         boxes.append(box)
-        ids.append(numbers.setdefault(str(label['id']), len(numbers) + 1))
+        # Detections have no ids.
+        ids.append(numbers.setdefault(str(label.get('id', f'{where}, {place}')),
+                                      len(numbers) + 1))
         classes.append(number)
         masks.append(mask)
         score = label.get('score')

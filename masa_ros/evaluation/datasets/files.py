@@ -122,6 +122,12 @@ def masked(instances: Instances, masks: SequenceOf[RoiMask | None]) -> Instances
     return instances.with_fields(boxes=boxes, masks=tuple(masks))
 
 
+def bare(objects: Instances) -> Instances:
+    """Boxes, masks, scores and classes only, without the identities of a truth."""
+    return masked(Instances.from_boxes(
+        objects.boxes, objects.scores, objects.class_ids, objects.labels), objects.masks)
+
+
 def label_masks(image: NDArray[Any]) -> tuple[list[int], list[RoiMask]]:
     """Values, but 0, of a label image and the mask of each."""
     values = [int(value) for value in np.unique(image) if value]

@@ -1,8 +1,9 @@
 """
 Detections that others published for a data set, put onto its sequences.
 
-Two forms are read: COCO result files (one JSON list with image ids), and the reference's public
-detections (one pickle per frame, named like the image with the suffix ``.pth``).
+Three forms are read: COCO result files (one JSON list with image ids), the reference's public
+detections (one pickle per frame, named like the image with the suffix ``.pth``), and results for
+BDD100K as Scalabel files (JSON of a video, or of all).
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ from pathlib import Path
 import pickle
 from typing import Any
 
+from masa_ros.evaluation.datasets.bdd100k import read_scalabel
 from masa_ros.evaluation.datasets.coco_video import frame_index_of
-from masa_ros.evaluation.datasets.files import load_json, mask_of, masked, xywh_to_xyxy
+from masa_ros.evaluation.datasets.files import bare, load_json, mask_of, masked, xywh_to_xyxy
 from masa_ros.evaluation.datasets.sequence import Sequence
 from masa_ros.structures.boxes import as_boxes
 from masa_ros.structures.instances import Instances
@@ -76,7 +78,7 @@ def give(
     sequences : list of Sequence
         With their image paths.
     source : Path
-        Folder of pickles, or COCO result file.
+        Folder of pickles, COCO result file, Scalabel file or folder of them.
     annotation : Path, optional
         Annotation file that tells the image ids of a COCO result file.
 
@@ -88,6 +90,8 @@ def give(
         If a file is damaged, or image ids are not known.
 
     """
+    if source.is_dir() and any(source.glob('*.json')):
+        return from_scalabel(sequences, sorted(source.glob('*.json')))
     if source.is_dir():
         first = next((path for sequence in sequences for path in sequence.image_paths), None)
         roots = [] if first is None else [
@@ -99,10 +103,57 @@ def give(
         return [from_pickles(sequence, source, roots[0]) for sequence in sequences]
     if not source.is_file():
         raise FileNotFoundError(f'{source} is neither a folder of detections nor a JSON file')
+    if _is_scalabel(source):
+        return from_scalabel(sequences, [source])
     if annotation is None:
         raise ValueError(f'{source} names images by number, and this data set has no annotation '
                          'file that tells them')
     return from_coco_results(sequences, source, image_ids(annotation))
+
+
+def _is_scalabel(path: Path) -> bool:
+    """Tell frames with labels from a COCO result file, a list of single detections."""
+    try:
+        content = json.loads(path.read_text())
+    except ValueError:
+        return False
+    frames = content.get('frames') if isinstance(content, dict) else content
+    return isinstance(frames, list) and bool(frames) and 'labels' in frames[0]
+
+
+def from_scalabel(sequences: list[Sequence], files: list[Path]) -> list[Sequence]:
+    """
+    Give sequences detections, or boxes that a tracker reported, from Scalabel files.
+
+    Parameters
+    ----------
+    sequences : list of Sequence
+        Sequences of BDD100K.
+    files : list of Path
+        Frames with labels that have ``box2d``, ``category`` and ``score``; ids do not matter.
+
+    Raises
+    ------
+    FileNotFoundError
+        If a sequence has no detections at all.
+    ValueError
+        If a file is damaged.
+
+    """
+    found = {sequence.name: sequence for sequence in read_scalabel(files, None)}
+    missing = [sequence.name for sequence in sequences if sequence.name not in found]
+    if missing:
+        raise FileNotFoundError(
+            f'{files[0].parent} has no detections for {len(missing)} of {len(sequences)} '
+            f'sequences, such as {missing[0]}; choose others with --sequences or get the rest')
+    changed = []
+    for sequence in sequences:
+        own = found[sequence.name]
+        frames = dict(zip(own.frame_indices.tolist(), own.truth, strict=True))
+        nothing = Instances.from_boxes([])
+        changed.append(replace(sequence, detections=tuple(
+            bare(frames.get(index, nothing)) for index in sequence.frame_indices.tolist())))
+    return changed
 
 
 def image_ids(annotation: Path) -> dict[tuple[str, int], int]:

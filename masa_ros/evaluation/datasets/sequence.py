@@ -177,6 +177,15 @@ class Sequence:
         return replace(chosen, rate_hz=self.rate_hz / stride)
 
 
+def sized_by_boxes(sequence: Sequence) -> Sequence:
+    """Give a sequence whose image size is not known the smallest one that holds its boxes."""
+    if sequence.height_px and sequence.width_px:
+        return sequence
+    corners = [frame.boxes[:, 2:] for frame in (*sequence.truth, *sequence.detections)]
+    width, height = np.concatenate([np.ones((1, 2), np.float32), *corners]).max(axis=0)
+    return replace(sequence, height_px=int(np.ceil(height)), width_px=int(np.ceil(width)))
+
+
 def regular_stamps_ns(frame_indices: NDArray[np.int64], rate_hz: float) -> NDArray[np.int64]:
     """Stamps ``(T,)`` of frames taken at a fixed rate, frame 0 at time 0."""
     return np.asarray(np.round(frame_indices * (1e9 / rate_hz)), np.int64)

@@ -51,6 +51,26 @@ def test_crowds_and_other_classes_are_ignored_regions(tmp_path: Path) -> None:
     assert [len(boxes) for boxes in sequence.ignored] == [2, 0, 0]
 
 
+def test_labels_of_2020_name_things_otherwise(tmp_path: Path) -> None:
+    frames = [
+        {'video_name': 'v', 'name': 'v-0000002.jpg', 'index': 1, 'labels': [label('a', 'car')]},
+        {'video_name': 'v', 'name': 'v-0000001.jpg', 'index': 0, 'labels': [
+            label('a', 'car', Crowd=False, Occluded=True), label('b', 'car', Crowd=True)]}]
+    path = tmp_path / 'other.json'
+    path.write_text(json.dumps(frames))
+    sequence, = read_dataset('bdd_mot', path)
+    assert sequence.name == 'v'
+    assert [frame.track_ids.tolist() for frame in sequence.truth] == [[1], [1]]
+    assert [len(boxes) for boxes in sequence.ignored] == [1, 0]
+
+
+def test_a_frame_without_its_place_is_an_error(tmp_path: Path) -> None:
+    path = tmp_path / 'v.json'
+    path.write_text(json.dumps([{'name': 'v-1.jpg', 'labels': []}]))
+    with pytest.raises(ValueError, match='v-1.jpg has neither frameIndex nor index'):
+        read_dataset('bdd_mot', path)
+
+
 def test_a_missing_image_is_named(tmp_path: Path) -> None:
     root = mot(tmp_path)
     (root / 'images' / 'track' / 'val' / 'v' / 'v-2.jpg').unlink()

@@ -114,3 +114,30 @@ def test_image_ids_come_from_the_annotation(tmp_path: Path) -> None:
     assert [len(frame) for frame in given.detections] == [0, 1]
     with pytest.raises(ValueError, match='names images by number'):
         give([sequence(tmp_path)], results)
+
+
+def scalabel(score: float) -> dict[str, object]:
+    return {'category': 'car', 'box2d': {'x1': 1, 'y1': 2, 'x2': 5, 'y2': 8}, 'score': score}
+
+
+@pytest.mark.parametrize('one_file', [True, False])
+def test_scalabel_results_are_put_on_their_frames(tmp_path: Path, one_file: bool) -> None:
+    frames = [{'video_name': 'v', 'name': 'v/v-31.jpg', 'index': 30, 'labels': [
+                  scalabel(0.5), {**scalabel(0.25), 'id': 3, 'category': 'pedestrian'}]},
+              {'video_name': 'v', 'name': 'v/v-2.jpg', 'index': 1, 'labels': [scalabel(0.75)]}]
+    path = tmp_path / 'results' / 'v.json'
+    path.parent.mkdir()
+    path.write_text(json.dumps(frames))
+    given, = give([sequence(tmp_path)], path if one_file else path.parent)
+    # Frame 0 has no results, frame 1 is none of the sequence.
+    assert [frame.scores.tolist() for frame in given.detections] == [[], [0.5, 0.25]]
+    assert given.detections[1].labels == ('car', 'pedestrian')
+    assert given.detections[1].class_ids.tolist() == [3, 1]
+    assert given.detections[1].boxes[0].tolist() == [1, 2, 5, 8]
+
+
+def test_scalabel_results_of_other_videos_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / 'w.json'
+    path.write_text(json.dumps([{'name': 'w-1.jpg', 'frameIndex': 0, 'labels': []}]))
+    with pytest.raises(FileNotFoundError, match='no detections for 1 of 1 sequences, such as v'):
+        give([sequence(tmp_path)], path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -9,6 +10,7 @@ from masa_ros.evaluation.datasets.sequence import (
     inside_fraction,
     regular_stamps_ns,
     Sequence,
+    sized_by_boxes,
     with_ids,
 )
 from masa_ros.structures.instances import Instances
@@ -28,6 +30,12 @@ def test_a_stride_keeps_times_and_lowers_the_rate() -> None:
     assert strided.stamps_ns.tolist() == [0, 500_000_000]
     assert strided.rate_hz == 2.0
     assert [frame.boxes[0, 0] for frame in strided.truth] == [0, 5]
+
+
+def test_an_unknown_image_size_is_the_smallest_that_holds_all_boxes() -> None:
+    assert (sized_by_boxes(make(6)).height_px, sized_by_boxes(make(6)).width_px) == (4, 9)
+    known = replace(make(6), height_px=10, width_px=20)
+    assert sized_by_boxes(known) is known
 
 
 def test_a_stride_below_one_is_an_error() -> None:
