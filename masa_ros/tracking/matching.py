@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 import math
 
-from masa_ros.structures.boxes import box_areas, clip_boxes, pairwise_iou
+from masa_ros.structures.boxes import pairwise_iou
+from masa_ros.tracking.absence import AbsenceScale, fading_costs
 from masa_ros.tracking.appearance import AppearanceScale
 from masa_ros.tracking.association import (
     appearance_similarity,
@@ -27,14 +28,11 @@ from numpy.typing import NDArray
 # What a change of class costs, in nats: detectors that know the object change their mind in about
 # one frame of eight.
 CLASS_CHANGE = -2.0
-# What it costs, in nats, that a track was not seen in the frame before: it may well be gone.
-RETURN = -1.5
-# What it costs on top, in nats, that it should be outside the image by now: those who leave rarely
-# come back soon, and newcomers look like them. More than this share of its box must be outside.
-LEFT, LEFT_SHARE = -2.5, 0.15
 # Least overlap of a weak detection with the predicted box: around every object there are weak
 # detections of parts of it, which are not spread over the image as evidence has it.
 WEAK_IOU = 0.5
+# Sights after which a track is no false detection: what is learned of misses is learned of these.
+SURE_HITS = 3
 # Seconds over which the scores of a track are averaged.
 SCORES_S = 1.0
 # Seconds without a sight after which the long-term memory speaks for a track.
@@ -101,6 +99,8 @@ class Moment:
         ``(M,)`` seconds since each track was seen.
     missed : ndarray
         ``(M,)`` bool, tracks that were not seen in the frame before.
+    leaving : ndarray
+        ``(M,)`` bool, tracks that should be outside the image by now.
     image_size : tuple of int
         ``(height, width)`` in pixels.
     predicted : Motion
@@ -111,6 +111,7 @@ class Moment:
     frame_index: int
     gaps_s: NDArray[np.float64]
     missed: NDArray[np.bool_]
+    leaving: NDArray[np.bool_]
     image_size: tuple[int, int]
     predicted: Motion
 
@@ -169,6 +170,7 @@ class Matcher:
     """Matches candidates with the memory as the settings say, and learns the appearance scale."""
 
     def __init__(self, workspace: Workspace) -> None:
+        self.absence = AbsenceScale()
         self.appearance = AppearanceScale()
         self.long_term = ExemplarStore(1)
         self.long_term_scale = AppearanceScale()
@@ -179,14 +181,15 @@ class Matcher:
         distractors: DistractorMemory, moment: Moment,
     ) -> Matches:
         """Find the track of each candidate."""
-        if not len(candidates) or not len(memory):
-            return Matches.empty(len(candidates))
-        if config.similarity == 'evidence':
-            matches = self._match_evidence(config, candidates, memory, moment)
-        else:
-            matches = _match_similarity(
-                config, candidates, memory, distractors, moment, self._work)
-        _match_weak(config, candidates, memory, moment, matches)
+        matches = Matches.empty(len(candidates))
+        if len(candidates) and len(memory):
+            if config.similarity == 'evidence':
+                matches = self._match_evidence(config, candidates, memory, moment)
+            else:
+                matches = _match_similarity(
+                    config, candidates, memory, distractors, moment, self._work)
+            _match_weak(config, candidates, memory, moment, matches)
+        self._learn_absence(memory, moment, matches)
         return matches
 
     def _match_evidence(
@@ -194,7 +197,7 @@ class Matcher:
     ) -> Matches:
         evidence = motion_evidence(candidates.boxes, moment.predicted, moment.gaps_s,
                                    moment.image_size, self._work)
-        evidence += _cost_of_absence(moment)
+        evidence += self.absence.costs(moment.missed, moment.leaving)
         _charge_class_changes(evidence, config, candidates.class_ids, memory['class_ids'])
         rows = rows_where(candidates.described)
         tracks = rows_where(memory['has_embedding'])
@@ -205,7 +208,9 @@ class Matcher:
         if looks.shape == evidence.shape:
             evidence += looks
         else:
-            evidence[np.ix_(rows, tracks)] += looks
+            fading = fading_costs(moment.gaps_s, moment.missed)
+            evidence += fading
+            evidence[np.ix_(rows, tracks)] += looks - fading[tracks]
         columns = _assign(config, evidence, candidates.strong, _logit(config.match_threshold))
         if len(lost) and config.long_memory_margin > 0:
             _drop_doubtful(columns, evidence, lost, config.long_memory_margin)
@@ -219,6 +224,15 @@ class Matcher:
         if candidates.looked_for.any():
             _accept_looked_for(candidates, memory, matches, rows, tracks, looks)
         return matches
+
+    def _learn_absence(
+        self, memory: TrackMemory, moment: Moment, matches: Matches,
+    ) -> None:
+        """Show the price of absences which tracks of the frame before are seen again."""
+        watched = ~moment.missed & (memory['hits'] >= SURE_HITS) & ~moment.leaving
+        seen = np.zeros(len(memory), bool)
+        seen[matches.columns[matches.matched]] = True
+        self.absence.observe(int(watched.sum()), int((watched & ~seen).sum()))
 
     def _recall(
         self, config: TrackerConfig, candidates: Candidates, memory: TrackMemory, moment: Moment,
@@ -276,19 +290,6 @@ class Matcher:
         used = used[::-(-len(used) // MOST_LESSONS) or 1]
         self.appearance.observe(cosines[np.ix_(used, at[used])],
                                 moment.gaps_s[columns[rows[used]]])
-
-
-def _cost_of_absence(moment: Moment) -> NDArray[np.float32]:
-    """``(M,)`` what it costs each track, in nats, that it was not seen in the frame before."""
-    missed = rows_where(moment.missed)
-    costs = np.zeros(len(moment.missed), np.float32)
-    if not len(missed):
-        return costs
-    costs[missed] = RETURN
-    boxes = boxes_of(moment.predicted.mean[missed])
-    inside = clip_boxes(boxes, *moment.image_size)
-    costs[missed[box_areas(inside) < (1 - LEFT_SHARE) * box_areas(boxes)]] += LEFT
-    return costs
 
 
 def _drop_doubtful(

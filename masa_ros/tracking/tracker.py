@@ -7,6 +7,7 @@ from typing import Any
 
 from masa_ros.structures.boxes import pairwise_iou
 from masa_ros.structures.instances import Flag, Instances, TrackedInstances, TrackState
+from masa_ros.tracking.absence import leaving_image
 from masa_ros.tracking.association import (
     check_embeddings,
     free_of_earlier,
@@ -35,7 +36,7 @@ from numpy.typing import ArrayLike, NDArray
 
 __all__ = ['Tracker', 'TrackerConfig']
 
-STATE_VERSION = 3
+STATE_VERSION = 4
 # The long-term memory is shown a track this often: looks change slowly.
 LOOK_EVERY_NS = 300_000_000
 
@@ -338,8 +339,8 @@ class Tracker:
     ) -> Moment:
         gaps_s = (stamp_ns - self._memory['last_seen_ns']) * 1e-9
         predicted = predict(self._motion(), gaps_s, self._config.motion_uncertainty)
-        return Moment(frame_index, gaps_s, self._memory['last_frame'] < before, image_size,
-                      predicted)
+        return Moment(frame_index, gaps_s, self._memory['last_frame'] < before,
+                      leaving_image(boxes_of(predicted.mean), image_size), image_size, predicted)
 
     def _motion(self) -> Motion:
         return Motion(self._memory['mean'], self._memory['velocity'], self._memory['variance'])
@@ -717,6 +718,7 @@ class Tracker:
             'num_uuids': np.array(self._uuids.taken),
             'last': np.array(self._last or (), np.int64),
             'width': np.array(-1 if self._memory.width is None else self._memory.width),
+            'absence': self._matcher.absence.values(),
             'appearance': self._matcher.appearance.values(),
             'long_term_scale': self._matcher.long_term_scale.values(),
             'look_ids': look_ids,
@@ -761,6 +763,7 @@ class Tracker:
                              max(self._config.distractor_frames, 1))
         distractors.trim(self._config.distractor_frames)
         matcher = Matcher(self._work)
+        matcher.absence.restore(_entry(state, 'absence'))
         matcher.appearance.restore(_entry(state, 'appearance'))
         matcher.long_term_scale.restore(_entry(state, 'long_term_scale'))
         matcher.long_term.restore(_entry(state, 'look_ids'), _entry(state, 'looks'))

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
+from masa_ros.tracking.absence import LEFT, leaving_image, RETURN
 from masa_ros.tracking.association import SUPPRESSED, UNMATCHED
 from masa_ros.tracking.config import TrackerConfig
 from masa_ros.tracking.matching import (
     Candidates,
-    LEFT,
     Matcher,
     Matches,
     Moment,
-    RETURN,
+    SURE_HITS,
     WEAK_IOU,
 )
 from masa_ros.tracking.memory import COLUMNS, DistractorMemory, TrackMemory
-from masa_ros.tracking.motion import initial_motion, motion_evidence, predict
+from masa_ros.tracking.motion import boxes_of, initial_motion, motion_evidence, predict
 from masa_ros.tracking.workspace import Workspace
 import numpy as np
 import pytest
@@ -60,7 +60,8 @@ def candidates_at(
 def moment_of(memory: TrackMemory, gap_s: float = 0.04, missed: bool = False) -> Moment:
     gaps = np.full(len(memory), gap_s)
     motion = predict(initial_motion(memory['boxes']), gaps)
-    return Moment(1, gaps, np.full(len(memory), missed), IMAGE, motion)
+    return Moment(1, gaps, np.full(len(memory), missed),
+                  leaving_image(boxes_of(motion.mean), IMAGE), IMAGE, motion)
 
 
 def match(
@@ -92,7 +93,8 @@ def test_a_track_that_was_missed_is_less_likely_to_be_back() -> None:
     odds = [np.log(s / (1 - s)) for s in (
         match(TrackerConfig(match_threshold=0.01), found, memory,
               moment_of(memory, 0.5, missed)).similarities[0] for missed in (False, True))]
-    assert odds[1] - odds[0] == pytest.approx(RETURN, abs=1e-3)
+    # Nobody knows what it looks like, so half a second costs log(1.5) besides.
+    assert odds[1] - odds[0] == pytest.approx(RETURN - np.log(1.5), abs=1e-3)
 
 
 def test_a_weak_detection_needs_overlap_with_the_prediction() -> None:
@@ -140,6 +142,39 @@ def test_what_is_learned_comes_from_described_matches_only() -> None:
         TrackerConfig(), found, memory, DistractorMemory(), moment_of(memory))
     assert matches.columns.tolist() == [0, 1, 2]
     assert matcher.appearance.same.weight == before + 1
+
+
+def test_without_looks_a_track_that_was_missed_fades_with_the_time() -> None:
+    found, odds = candidates_at((100, 100)), []
+    for look in (None, np.array([[1.0, 0.0]], np.float32)):
+        memory = tracks_at((100, 100), looks=look)
+        odds.append([float(logit(match(
+            TrackerConfig(match_threshold=0.001), found, memory,
+            moment_of(memory, 3.0, missed)).similarities[0])) for missed in (False, True)])
+    # The detection has no look, so the track's own does not help: log(1 + 3 s) = 1.386.
+    for seen, missed in odds:
+        assert missed - seen == pytest.approx(RETURN - 1.386, abs=0.01)
+
+
+def test_misses_are_learned_from_confirmed_tracks_that_were_just_seen() -> None:
+    memory = tracks_at((100, 100), (300, 300), (500, 100), (200, 400))
+    memory['hits'][:] = [SURE_HITS, SURE_HITS, SURE_HITS - 1, SURE_HITS]
+    moment = moment_of(memory)
+    moment.missed[3] = True
+    matcher = Matcher(Workspace())
+    found = candidates_at((100, 100))
+    matcher.match(TrackerConfig(), found, memory, DistractorMemory(), moment)
+    # Two sights, one miss beside the 2 of 20 that are believed before.
+    assert matcher.absence.values() == pytest.approx([3, 22])
+
+
+def test_a_frame_without_detections_is_a_miss_of_all() -> None:
+    memory = tracks_at((100, 100), (300, 300))
+    memory['hits'][:] = SURE_HITS
+    matcher = Matcher(Workspace())
+    matcher.match(TrackerConfig(), candidates_at(), memory, DistractorMemory(),
+                  moment_of(memory))
+    assert matcher.absence.values() == pytest.approx([4, 22])
 
 
 def test_distractors_take_what_resembles_them_most() -> None:
