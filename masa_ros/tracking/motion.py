@@ -27,7 +27,7 @@ WEAK_JITTER = 3.0
 # Random walk of the position, sizes per square root of a second: camera shake, poses.
 DRIFT = 0.3
 # Random walk of the velocity, sizes per second per square root of a second.
-TURN = 2.0
+TURN = 1.4
 # Spread of the unknown velocity of a new track, sizes per second.
 SPEED = 3.0
 # Seconds for which a velocity is kept, and over which it is then forgotten: nothing goes straight
