@@ -67,8 +67,7 @@ def without_ignored_truth(sequence: Sequence, regions: Regions) -> tuple[Sequenc
     if sequence.distractors:
         ignored = [np.concatenate(both)
                    for both in zip(sequence.distractors, ignored, strict=True)]
-    truth = tuple(frame.select(rows) for frame, rows in zip(sequence.truth, kept, strict=True))
-    return (replace(sequence, truth=truth, distractors=tuple(ignored)),
+    return (replace(sequence.select_truth(kept), distractors=tuple(ignored)),
             sum(int((~rows).sum()) for rows in kept))
 
 

@@ -26,6 +26,7 @@ import cv2
 from jinja2 import Environment
 from masa_ros.evaluation.average_precision import score_images, score_tracks
 from masa_ros.evaluation.benchmark import Plan, read_tracks, Run
+from masa_ros.evaluation.datasets import kitti
 from masa_ros.evaluation.datasets.sequence import Sequence
 from masa_ros.evaluation.identity_statistics import identity_statistics
 from masa_ros.evaluation.moments import recoveries, Recovery, Sighting
@@ -265,17 +266,20 @@ def _extra(
         row |= {'image AR100': images['AR100'], 'image AP': images['AP']}
     if dataset in ('bdd_mot', 'bdd_mots', 'kitti', 'kitti_mots'):
         by_mask = dataset.endswith('mots')
-        means = _class_means(sequences, tracks, use_masks=by_mask)
+        scored = kitti.BENCHMARK if dataset.startswith('kitti') else ()
+        means = _class_means(sequences, tracks, scored, use_masks=by_mask)
         row |= {f'm{"MOTSA" if by_mask and name == "MOTA" else name}': value
                 for name, value in means.items() if name in SHARES}
     return row if len(row) > 3 else {}
 
 
 def _class_means(
-    sequences: list[Sequence], tracks: list[list[TrackedInstances]], *, use_masks: bool,
+    sequences: list[Sequence], tracks: list[list[TrackedInstances]],
+    scored: SequenceOf[int], *, use_masks: bool,
 ) -> dict[str, float]:
+    """Means over the classes of the truth, or those of them that the benchmark scores."""
     classes = sorted({int(value) for sequence in sequences for frame in sequence.truth
-                      for value in frame.class_ids})
+                      for value in frame.class_ids if not scored or int(value) in scored})
     tables = {str(class_id): combine([
         score_sequence(*of_class(sequence, frames, class_id), use_masks=use_masks)
         for sequence, frames in zip(sequences, tracks, strict=True)]).table()

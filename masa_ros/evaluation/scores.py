@@ -15,6 +15,7 @@ from typing import Any
 from masa_ros.evaluation.datasets.sequence import inside_fraction, Sequence
 from masa_ros.structures.boxes import pairwise_iou
 from masa_ros.structures.instances import TrackedInstances
+from masa_ros.structures.masks import RoiMask
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
@@ -109,9 +110,16 @@ def combine(scores: SequenceOf[SequenceScore]) -> SequenceScore:
 def of_class(
     sequence: Sequence, frames: SequenceOf[TrackedInstances], class_id: int,
 ) -> tuple[Sequence, list[TrackedInstances]]:
-    """Truth and results of one class, for scores by class as in BDD100K."""
-    truth = tuple(frame.select(frame.class_ids == class_id) for frame in sequence.truth)
-    return (replace(sequence, truth=truth),
+    """Truth and results of one class, for scores by class as in BDD100K and KITTI."""
+    own = [frame.class_ids == class_id for frame in sequence.truth]
+    near = sequence.alike.get(class_id, ())
+    distractors = sequence.distractors
+    if near:
+        before = distractors or (np.zeros((0, 4), np.float32),) * len(sequence)
+        distractors = tuple(
+            np.concatenate([boxes, frame.boxes[np.isin(frame.class_ids, near)]])
+            for boxes, frame in zip(before, sequence.truth, strict=True))
+    return (replace(sequence.select_truth(own), distractors=distractors),
             [frame.select(frame.class_ids == class_id) for frame in frames])
 
 
@@ -149,7 +157,7 @@ def matching_data(
                          f'{len(frames)}; track all of them, empty ones included')
     gt_ids, pred_ids, similarity = [], [], []
     for position in np.flatnonzero(sequence.annotated):
-        truth = sequence.truth[position]
+        truth, distractors = _asked_for(sequence, int(position))
         found = frames[int(position)]
         found = found.select(found.seen)
         for kind, ids in (('truth', truth.track_ids), ('result', found.track_ids)):
@@ -158,7 +166,7 @@ def matching_data(
                                  f'{int(sequence.frame_indices[position])}')
         overlap = (mask_overlap(truth, found) if use_masks
                    else pairwise_iou(truth.boxes, found.boxes).astype(np.float64))
-        counted = _counted(sequence, int(position), found, overlap)
+        counted = _counted(sequence, int(position), distractors, found, overlap, use_masks)
         gt_ids.append(truth.track_ids)
         pred_ids.append(found.track_ids[counted])
         similarity.append(overlap[:, counted])
@@ -198,25 +206,58 @@ def mask_overlap(truth: TrackedInstances, found: TrackedInstances) -> NDArray[np
     return overlap
 
 
+def _asked_for(
+    sequence: Sequence, position: int,
+) -> tuple[TrackedInstances, NDArray[np.float32]]:
+    """Truth of a frame that results are asked for, and the boxes that are neither."""
+    truth = sequence.truth[position]
+    distractors = (sequence.distractors[position] if sequence.distractors
+                   else np.zeros((0, 4), np.float32))
+    if not sequence.hard:
+        return truth, distractors
+    hard = sequence.hard[position]
+    return truth.select(~hard), np.concatenate([distractors, truth.boxes[hard]])
+
+
 def _counted(
-    sequence: Sequence, position: int, found: TrackedInstances, overlap: NDArray[np.float64],
+    sequence: Sequence, position: int, distractors: NDArray[np.float32],
+    found: TrackedInstances, overlap: NDArray[np.float64], use_masks: bool,
 ) -> NDArray[np.bool_]:
     """Tell which results count: matched to the truth, or at least not to be ignored."""
     counted = np.ones(len(found), bool)
     if not len(found):
         return counted
-    others = (sequence.distractors[position] if sequence.distractors
-              else np.zeros((0, 4), np.float32))
-    both = np.concatenate([overlap, pairwise_iou(others, found.boxes)])
+    both = np.concatenate([overlap, pairwise_iou(distractors, found.boxes)])
     rows, columns = linear_sum_assignment(np.where(both >= MATCH_IOU, both, 0), maximize=True)
     real = both[rows, columns] >= MATCH_IOU
     rows, columns = rows[real], columns[real]
     counted[columns[rows >= len(overlap)]] = False
-    if sequence.ignored:
-        matched = np.isin(np.arange(len(found)), columns)
-        inside = inside_fraction(found.boxes, sequence.ignored[position]) >= MATCH_IOU
-        counted &= matched | ~inside
-    return counted
+    free = np.zeros(len(found), bool)
+    if use_masks and sequence.ignored_masks:
+        free |= _inside_masks(found, sequence.ignored_masks[position]) >= MATCH_IOU
+    elif sequence.ignored:
+        free |= inside_fraction(found.boxes, sequence.ignored[position]) >= MATCH_IOU
+    if sequence.least_height_px:
+        free |= found.boxes[:, 3] - found.boxes[:, 1] <= sequence.least_height_px
+    matched = np.isin(np.arange(len(found)), columns)
+    return np.asarray(counted & (matched | ~free))
+
+
+def _inside_masks(
+    found: TrackedInstances, regions: SequenceOf[RoiMask],
+) -> NDArray[np.float64]:
+    """``(N,)`` share of each result's mask that lies in any of the regions."""
+    inside = np.zeros(len(found))
+    masks = [mask for mask in (*found.masks, *regions) if mask is not None]
+    if not regions or not masks:
+        return inside
+    height, width = np.max([(mask.y_offset + mask.height, mask.x_offset + mask.width)
+                            for mask in masks], axis=0).tolist()
+    ignored = np.any([region.paste(height, width) for region in regions], axis=0)
+    for row, mask in enumerate(found.masks):
+        if mask is not None and mask.area:
+            inside[row] = ignored[mask.paste(height, width)].sum() / mask.area
+    return inside
 
 
 def _compact(ids: list[NDArray[np.int64]]) -> tuple[list[NDArray[np.int64]], int]:

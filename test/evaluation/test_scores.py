@@ -173,3 +173,30 @@ def test_scores_by_masks_and_by_boxes_differ() -> None:
     whole = sequence(truth)
     assert score_sequence(whole, found).table()['MOTA'] == 1
     assert score_sequence(whole, found, use_masks=True).table()['MOTA'] == -1
+
+
+def test_ignored_masks_excuse_only_what_lies_in_them() -> None:
+    # A region of two separate bars: their common box holds the whole result, they hold half of it.
+    bars = encode_crop(np.array([[1, 0, 0, 1]] * 4, bool))
+    half = encode_crop(np.array([[1, 0], [1, 0], [1, 1], [1, 1]], bool), 0, 0)
+    between = encode_crop(np.ones((4, 2), bool), 1, 0)
+    truth = [frame([], [])]
+    whole = replace(sequence(truth), ignored=(np.array([[0, 0, 4, 4]], np.float32),),
+                    ignored_masks=((bars,),))
+    found = [with_ids(Instances.from_boxes([[0, 0, 2, 4], [1, 0, 3, 4]]).with_fields(
+        masks=(half, between)), [1, 2])]
+    # Four of the six pixels of the first lie in a bar, none of the eight of the second.
+    assert score_sequence(whole, found, use_masks=True).table()['FP'] == 1
+    assert score_sequence(whole, found).table()['FP'] == 0
+    without = replace(whole, ignored_masks=())
+    assert score_sequence(without, found, use_masks=True).table()['FP'] == 0
+
+
+def test_hard_truth_is_asked_for_in_no_table() -> None:
+    truth = [frame([A, B], [1, 2])]
+    whole = replace(sequence(truth), hard=(np.array([False, True]),))
+    missing = score_sequence(whole, [frame([A], [1])]).table()
+    there = score_sequence(whole, truth).table()
+    assert (missing['FN'], there['FP'], there['num_gt_ids']) == (0, 0, 1)
+    assert [flags.tolist() for flags in
+            whole.select_truth([np.array([False, True])]).hard] == [[True]]

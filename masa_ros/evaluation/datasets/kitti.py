@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,15 +27,23 @@ CLASSES = {1: 'Car', 2: 'Pedestrian', 3: 'Van', 4: 'Cyclist', 5: 'Truck', 6: 'Tr
 _NUMBERS = {name: number for number, name in CLASSES.items()} | {'Person_sitting': 8}
 _IGNORE = 10
 """Class of the ignored regions of MOTS."""
-Row = tuple[int, int, tuple[float, ...], Any]
-"""Id, class (0 is ignored), box, mask."""
+Row = tuple[int, int, tuple[float, ...], Any, bool]
+"""Id, class (0 is ignored), box, mask, whether it is too far cut off or covered to be asked for."""
+BENCHMARK = (1, 2)
+"""Classes that the benchmark scores."""
+ALIKE = {1: (3,), 2: (8,)}
+"""A van is neither a right nor a wrong car, a sitting person the same for pedestrians."""
+MOST_TRUNCATION, MOST_OCCLUSION, LEAST_HEIGHT_PX = 0, 2, 25.0
+"""Limits of the benchmark; see `read`."""
 
 
 def read(root: Path, split: str = 'training', *, images: bool = True) -> list[Sequence]:
     """
     Read a split of KITTI tracking: ``label_02/*.txt`` and ``image_02/<sequence>/``.
 
-    ``DontCare`` boxes become ignored regions.
+    As in the benchmark, ``DontCare`` boxes become ignored regions, truncated objects and those
+    whose occlusion is unknown are neither found nor missed, and what is reported up to 25 pixels
+    high and matches nothing is not false.
 
     Raises
     ------
@@ -46,7 +55,8 @@ def read(root: Path, split: str = 'training', *, images: bool = True) -> list[Se
     """
     base = root / split if (root / split).is_dir() else root
     labels = first_existing(base, ('label_02',), 'label_02/*.txt', SOURCE)
-    return [_sequence(path, base, images, _box_rows(path), SOURCE)
+    return [replace(_sequence(path, base, images, _box_rows(path), SOURCE), alike=ALIKE,
+                    least_height_px=LEAST_HEIGHT_PX)
             for path in _text_files(labels, SOURCE)]
 
 
@@ -74,13 +84,14 @@ def _box_rows(path: Path) -> dict[int, list[Row]]:
             continue
         try:
             frame, track_id = int(parts[0]), int(parts[1])
+            hard = float(parts[3]) > MOST_TRUNCATION or float(parts[4]) > MOST_OCCLUSION
             box = tuple(float(value) for value in parts[6:10])
-        except ValueError:
+        except (ValueError, IndexError):
             box = ()
         if len(box) != 4:
             raise ValueError(f'{path}, line {number}: {line[:60]!r}, expected frame, id, class, '
                              'truncation, occlusion, angle and four box edges')
-        rows[frame].append((track_id, _NUMBERS.get(parts[2], 0), box, None))
+        rows[frame].append((track_id, _NUMBERS.get(parts[2], 0), box, None, hard))
     return rows
 
 
@@ -99,7 +110,7 @@ def _mask_rows(path: Path) -> dict[int, list[Row]]:
             continue
         box = (mask.x_offset, mask.y_offset, mask.x_offset + mask.width,
                mask.y_offset + mask.height)
-        rows[frame].append((track_id, 0 if class_id == _IGNORE else class_id, box, mask))
+        rows[frame].append((track_id, 0 if class_id == _IGNORE else class_id, box, mask, False))
     return rows
 
 
@@ -115,7 +126,7 @@ def _sequence(
     if paths and len(paths) < count:
         raise FileNotFoundError(f'{folder} has {len(paths)} images but the labels go to frame '
                                 f'{count - 1}; get them from {source}')
-    truth, ignored = [], []
+    truth, hard, ignored, ignored_masks = [], [], [], []
     for frame in range(count):
         own = [row for row in rows.get(frame, ()) if row[1]]
         check_unique([row[0] for row in own], f'{path}, frame {frame}')
@@ -123,9 +134,14 @@ def _sequence(
         truth.append(objects([row[2] for row in own], [row[0] for row in own],
                              [row[1] for row in own], CLASSES,
                              [row[3] for row in own] if has_masks else None))
-        ignored.append(as_boxes([row[2] for row in rows.get(frame, ()) if not row[1]]))
+        hard.append(np.array([row[4] for row in own], bool))
+        regions = [row for row in rows.get(frame, ()) if not row[1]]
+        ignored.append(as_boxes([row[2] for row in regions]))
+        ignored_masks.append(tuple(row[3] for row in regions if row[3] is not None))
     indices = np.arange(count, dtype=np.int64)
     height, width = image_size(paths[0]) if paths else (0, 0)
     return Sequence(path.stem, indices, regular_stamps_ns(indices, RATE_HZ), RATE_HZ, paths,
                     height, width, tuple(truth),
-                    tuple(ignored) if any(len(boxes) for boxes in ignored) else ())
+                    tuple(ignored) if any(len(boxes) for boxes in ignored) else (),
+                    hard=tuple(hard) if any(flags.any() for flags in hard) else (),
+                    ignored_masks=tuple(ignored_masks) if any(ignored_masks) else ())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from collections.abc import Sequence as SequenceOf
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -10,10 +11,12 @@ import cv2
 from masa_ros.structures.boxes import as_boxes
 from masa_ros.structures.frame import CameraView, Frame
 from masa_ros.structures.instances import Instances, TrackedInstances, TrackState
+from masa_ros.structures.masks import RoiMask
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-_PER_FRAME = ('image_paths', 'truth', 'ignored', 'distractors', 'detections', 'views')
+_PER_FRAME = ('image_paths', 'truth', 'ignored', 'distractors', 'detections', 'views', 'hard',
+              'ignored_masks')
 
 
 def with_ids(instances: Instances, track_ids: ArrayLike) -> TrackedInstances:
@@ -82,6 +85,15 @@ class Sequence:
         Classes of which some objects may be missing from the annotation.
     absent : frozenset of int
         Classes that annotators checked are not there; empty where that is not recorded.
+    hard : tuple of ndarray
+        ``(N,)`` bool for the truth of each frame: too far cut off or covered to be asked for, so
+        neither found nor missed; empty for none.
+    ignored_masks : tuple of tuple of RoiMask
+        The regions of ``ignored`` exactly, for scores by masks; empty where they are boxes.
+    alike : mapping of int to tuple of int
+        For a class, others whose objects are neither right nor wrong where it is scored alone.
+    least_height_px : float
+        What is reported not higher than this and matches nothing does not count as false.
 
     Raises
     ------
@@ -105,6 +117,10 @@ class Sequence:
     annotated: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, bool))
     not_exhaustive: frozenset[int] = frozenset()
     absent: frozenset[int] = frozenset()
+    hard: tuple[NDArray[np.bool_], ...] = ()
+    ignored_masks: tuple[tuple[RoiMask, ...], ...] = ()
+    alike: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
+    least_height_px: float = 0.0
 
     def __post_init__(self) -> None:
         frames = len(self.frame_indices)
@@ -124,6 +140,14 @@ class Sequence:
 
     def __len__(self) -> int:
         return len(self.frame_indices)
+
+    def select_truth(self, rows: SequenceOf[NDArray[np.bool_]]) -> Sequence:
+        """Keep some objects of the truth, one ``(N,)`` bool array per frame."""
+        return replace(
+            self,
+            truth=tuple(frame.select(kept)
+                        for frame, kept in zip(self.truth, rows, strict=True)),
+            hard=tuple(hard[kept] for hard, kept in zip(self.hard, rows, strict=False)))
 
     def image(self, position: int) -> NDArray[np.uint8]:
         """

@@ -6,6 +6,9 @@ from pathlib import Path
 
 import cv2
 from masa_ros.evaluation.datasets import read_dataset
+from masa_ros.evaluation.datasets.sequence import with_ids
+from masa_ros.evaluation.scores import of_class, score_sequence
+from masa_ros.structures.instances import Instances
 import numpy as np
 from pycocotools import mask as coco_mask
 import pytest
@@ -34,6 +37,53 @@ def test_boxes_are_read_and_dont_care_is_ignored(tmp_path: Path) -> None:
     assert sequence.truth[0].labels == ('Car',)
     assert sequence.ignored[0].tolist() == [[0, 0, 9, 9]]
     assert sequence.rate_hz == 10.0
+
+
+def score_of(tmp_path: Path, lines: str, class_id: int, *boxes: tuple[float, ...]) -> dict[
+        str, float]:
+    """Score one track of one class against the first frame."""
+    sequence, = read_dataset('kitti', kitti(tmp_path, images=1, lines=lines))
+    found = with_ids(Instances.from_boxes(
+        list(boxes), [0.9] * len(boxes), [class_id] * len(boxes)), np.arange(len(boxes)) + 1)
+    return score_sequence(*of_class(sequence, [found], class_id)).table()
+
+
+def line(number: int, name: str, truncated: int, occluded: int, *box: float) -> str:
+    return f'0 {number} {name} {truncated} {occluded} 0 ' + ' '.join(map(str, box)) + '\n'
+
+
+CAR, VAN = (0, 0, 20, 30), (30, 0, 60, 30)
+
+
+@pytest.mark.parametrize(('truncated', 'occluded', 'missed'),
+                         [(0, 0, 1), (0, 2, 1), (0, 3, 0), (1, 0, 0), (2, 1, 0)])
+def test_who_is_cut_off_or_covered_beyond_telling_is_neither_missed_nor_false(
+    tmp_path: Path, truncated: int, occluded: int, missed: int,
+) -> None:
+    # The limits of the benchmark: truncation 0, occlusion 2 (3 is unknown).
+    lines = line(1, 'Car', 0, 0, *CAR) + line(2, 'Car', truncated, occluded, *VAN)
+    assert score_of(tmp_path / 'a', lines, 1, CAR)['FN'] == missed
+    both = score_of(tmp_path / 'b', lines, 1, CAR, VAN)
+    assert (both['FN'], both['FP']) == (0, 0)
+
+
+@pytest.mark.parametrize(('other', 'scored', 'false'), [
+    ('Van', 1, 0), ('Truck', 1, 1), ('Person_sitting', 2, 0), ('Cyclist', 2, 1)])
+def test_look_alike_classes_are_neither_right_nor_wrong(
+    tmp_path: Path, other: str, scored: int, false: int,
+) -> None:
+    lines = line(1, ['Car', 'Pedestrian'][scored - 1], 0, 0, *CAR) + line(2, other, 0, 0, *VAN)
+    table = score_of(tmp_path, lines, scored, CAR, VAN)
+    assert (table['FN'], table['FP'], table['num_gt_ids']) == (0, false, 1)
+
+
+@pytest.mark.parametrize(('height', 'false'), [(25, 0), (26, 1)])
+def test_small_results_that_match_nothing_are_not_false(
+    tmp_path: Path, height: int, false: int,
+) -> None:
+    lines = line(1, 'Car', 0, 0, 0, 0, 20, 20)
+    table = score_of(tmp_path, lines, 1, (0, 0, 20, 20), (30, 0, 60, height))
+    assert (table['FN'], table['FP']) == (0, false)
 
 
 def test_labels_beyond_the_images_are_an_error(tmp_path: Path) -> None:
