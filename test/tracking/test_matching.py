@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from masa_ros.tracking.absence import LEFT, leaving_image, RETURN
+from masa_ros.tracking.absence import leaving_image, LEFT, RETURN
 from masa_ros.tracking.association import SUPPRESSED, UNMATCHED
 from masa_ros.tracking.config import TrackerConfig
 from masa_ros.tracking.matching import (

@@ -84,11 +84,11 @@ def read_mots(root: Path, split: str = 'val', *, images: bool = True) -> list[Se
 
 def read_scalabel(files: list[Path], images: Path | None) -> list[Sequence]:
     """
-    Read Scalabel files: a list of frames, or an object with ``frames``; also the labels' form of
-    2020 (``video_name``, ``index``, ``Crowd``).
+    Read Scalabel files: a list of frames, or an object with ``frames``.
 
-    Labels of other classes, and those marked as crowd, become ignored regions. Ids, which are
-    text, are numbered in order of appearance within a video.
+    The form of 2020 (``video_name``, ``index``, ``Crowd``) is read too. Labels of other classes,
+    and those marked as crowd, become ignored regions. Ids, which are text, are numbered in order
+    of appearance within a video.
     """
     videos = defaultdict(list)
     for path in files:

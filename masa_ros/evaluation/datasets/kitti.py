@@ -28,7 +28,7 @@ _NUMBERS = {name: number for number, name in CLASSES.items()} | {'Person_sitting
 _IGNORE = 10
 """Class of the ignored regions of MOTS."""
 Row = tuple[int, int, tuple[float, ...], Any, bool]
-"""Id, class (0 is ignored), box, mask, whether it is too far cut off or covered to be asked for."""
+"""Id, class (0 is ignored), box, mask, whether it is too far cut off or covered to be asked."""
 BENCHMARK = (1, 2)
 """Classes that the benchmark scores."""
 ALIKE = {1: (3,), 2: (8,)}
