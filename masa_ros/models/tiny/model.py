@@ -20,7 +20,7 @@ import cv2
 from masa_ros.models import ModelConfig
 from masa_ros.models.classical import ClassicalModel
 from masa_ros.models.model import Model
-from masa_ros.models.tiny.network import TinyNetwork
+from masa_ros.models.tiny.network import TinyNetwork, TrackHead
 from masa_ros.models.tiny.weights import load_network
 from masa_ros.structures.boxes import clip_boxes
 from masa_ros.structures.instances import Flag, Instances
@@ -45,6 +45,8 @@ LEARNED_SHARE = 0.6
 """Share of an embedding's squared length, and so of a cosine, that is learned."""
 LARGE_PX = 160.0
 """Boxes with a larger mean side, in network pixels, are handled at half size."""
+LOOKS = (0.0, 0.1, -0.1)
+"""Parts of its sides that a box is grown by, on each side, for looks at it that are averaged."""
 
 
 def build(config: ModelConfig) -> Model:
@@ -171,7 +173,7 @@ class TinyModel:
             levels = passes.levels(half)
             scale = 0.5 if half else 1.0
             rois = F.pad(boxes * scale, (1, 0)).to(self.device)
-            embeddings[rows] = network.track_head(levels, rois[rows]).float().cpu().numpy()
+            embeddings[rows] = embed(network.track_head, levels, rois[rows]).cpu().numpy()
             found, expected = network.mask_head(levels, rois[wanted[masked]])
             logits[masked] = found.float().cpu().numpy()
             quality[masked] = expected.float().sigmoid().cpu().numpy()
@@ -228,6 +230,35 @@ class _Passes:
                 image = F.pad(image, (0, -width % 32, 0, -height % 32), value=float(PAD))
             self._made[half] = self._features(image)
         return self._made[half]
+
+
+def embed(head: TrackHead, levels: list[Tensor], rois: Tensor) -> Tensor:
+    """
+    Look at boxes as they are, somewhat larger and somewhat smaller.
+
+    A detector's boxes sit loosely, now too large, now cutting something off. The mean of several
+    looks depends less on it than one.
+
+    Parameters
+    ----------
+    head : TrackHead
+        Embeds.
+    levels : list of Tensor
+        Features, finest first.
+    rois : Tensor
+        ``(N, 5)`` image index and box.
+
+    Returns
+    -------
+    Tensor
+        ``(N, D)`` float32, of the head's length.
+
+    """
+    sides = rois[:, 3:] - rois[:, 1:3]
+    grow = torch.cat([rois[:, :1] * 0, -sides, sides], 1)
+    looks = head(levels, torch.cat([rois + part * grow for part in LOOKS])).float()
+    mean = looks.reshape(len(LOOKS), len(rois), -1).mean(0)
+    return F.normalize(mean, dim=1) * head.scale
 
 
 def set_apart(embeddings: NDArray[np.float32], length: float) -> NDArray[np.float32]:
