@@ -45,8 +45,9 @@ LEARNED_SHARE = 0.6
 """Share of an embedding's squared length, and so of a cosine, that is learned."""
 LARGE_PX = 160.0
 """Boxes with a larger mean side, in network pixels, are handled at half size."""
-LOOKS = (0.0, 0.1, -0.1)
-"""Parts of its sides that a box is grown by, on each side, for looks at it that are averaged."""
+LOOKS, OWN_LOOKS = (0.0, 0.1, -0.1), (0.0,)
+"""Parts of its sides that a box is grown by, on each side, for looks at it that are averaged:
+given boxes, and the network's own, which fit."""
 
 
 def build(config: ModelConfig) -> Model:
@@ -131,12 +132,13 @@ class TinyModel:
         tensor = torch.from_numpy(pixels).to(self.device).permute(2, 0, 1)[None].float()
         with mixed:
             passes = _Passes(self._features, tensor)
+            looks = OWN_LOOKS if detections is None else LOOKS
             if detections is None:
                 detections = self._propose(passes, factors, height, width)
             boxes = torch.from_numpy((detections.boxes * factors).astype(np.float32))
             wanted = np.sort(np.argsort(-detections.scores, kind='stable')[
                 :self.config.max_masks])
-            embeddings, logits, quality = self._describe(passes, boxes, wanted)
+            embeddings, logits, quality = self._describe(passes, boxes, wanted, looks)
         scale = self._network.config.embedding_scale
         learned = set_apart(embeddings, scale * math.sqrt(LEARNED_SHARE))
         measured = self._measured(image, detections, scale * math.sqrt(1 - LEARNED_SHARE))
@@ -158,6 +160,7 @@ class TinyModel:
 
     def _describe(
         self, passes: _Passes, boxes: Tensor, wanted: NDArray[np.int64],
+        looks: tuple[float, ...],
     ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
         """Embeddings of all boxes, mask logits and qualities of the wanted ones."""
         network = self._network
@@ -173,7 +176,8 @@ class TinyModel:
             levels = passes.levels(half)
             scale = 0.5 if half else 1.0
             rois = F.pad(boxes * scale, (1, 0)).to(self.device)
-            embeddings[rows] = embed(network.track_head, levels, rois[rows]).cpu().numpy()
+            embeddings[rows] = embed(
+                network.track_head, levels, rois[rows], looks).cpu().numpy()
             found, expected = network.mask_head(levels, rois[wanted[masked]])
             logits[masked] = found.float().cpu().numpy()
             quality[masked] = expected.float().sigmoid().cpu().numpy()
@@ -232,9 +236,11 @@ class _Passes:
         return self._made[half]
 
 
-def embed(head: TrackHead, levels: list[Tensor], rois: Tensor) -> Tensor:
+def embed(
+    head: TrackHead, levels: list[Tensor], rois: Tensor, looks: Sequence[float],
+) -> Tensor:
     """
-    Look at boxes as they are, somewhat larger and somewhat smaller.
+    Look at boxes more than once, as they are, somewhat larger and somewhat smaller.
 
     A detector's boxes sit loosely, now too large, now cutting something off. The mean of several
     looks depends less on it than one.
@@ -247,6 +253,8 @@ def embed(head: TrackHead, levels: list[Tensor], rois: Tensor) -> Tensor:
         Features, finest first.
     rois : Tensor
         ``(N, 5)`` image index and box.
+    looks : sequence of float
+        Parts of its sides that each box is grown by, on each side.
 
     Returns
     -------
@@ -256,8 +264,8 @@ def embed(head: TrackHead, levels: list[Tensor], rois: Tensor) -> Tensor:
     """
     sides = rois[:, 3:] - rois[:, 1:3]
     grow = torch.cat([rois[:, :1] * 0, -sides, sides], 1)
-    looks = head(levels, torch.cat([rois + part * grow for part in LOOKS])).float()
-    mean = looks.reshape(len(LOOKS), len(rois), -1).mean(0)
+    seen = head(levels, torch.cat([rois + part * grow for part in looks])).float()
+    mean = seen.reshape(len(looks), len(rois), seen.shape[1]).mean(0)
     return F.normalize(mean, dim=1) * head.scale
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from masa_ros.models import build_model, ModelConfig
 from masa_ros.models.classical import TYPICAL
 from masa_ros.models.tiny.model import (
+    embed,
     fit_image,
     INPUT_PIXELS,
     PAD,
@@ -57,6 +58,26 @@ def test_given_boxes_come_back_untouched(network: TinyNetwork) -> None:
     learned, measured = result.embeddings[:, :8], result.embeddings[:, 8:]
     np.testing.assert_allclose(
         (learned ** 2).sum(axis=1) / (measured ** 2).sum(axis=1), [1.5, 1.5], rtol=1e-4)
+
+
+@torch.no_grad()
+def test_an_embedding_is_the_mean_of_looks_at_the_box_grown_and_shrunk(
+    network: TinyNetwork,
+) -> None:
+    levels = [torch.rand(1, 16, 64 // 2 ** i, 64 // 2 ** i) for i in range(4)]
+    head = network.track_head
+
+    def box(*edges: float) -> torch.Tensor:
+        return torch.tensor([[0.0, *edges]])
+
+    # 40 wide and 20 high; a tenth is 4 and 2 pixels on each side.
+    one = box(20, 30, 60, 50)
+    torch.testing.assert_close(embed(head, levels, one, (0.0,)), head(levels, one))
+    looks = [head(levels, seen) for seen in (one, box(16, 28, 64, 52), box(24, 32, 56, 48))]
+    mean = sum(looks[1:], looks[0]) / 3
+    expected = mean / mean.norm() * head.scale
+    torch.testing.assert_close(embed(head, levels, one, (0.0, 0.1, -0.1)), expected)
+    assert embed(head, levels, one[:0], (0.0, 0.1)).shape == (0, 8)
 
 
 def test_no_boxes_are_an_ordinary_frame(network: TinyNetwork) -> None:
