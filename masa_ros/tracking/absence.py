@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 
-from masa_ros.structures.boxes import box_areas, clip_boxes
 import numpy as np
 from numpy.typing import NDArray
 
@@ -93,8 +92,29 @@ def fading_costs(gaps_s: NDArray[np.float64], missed: NDArray[np.bool_]) -> NDAr
 
 
 def leaving_image(
-    boxes: NDArray[np.float32], image_size: tuple[int, int],
+    mean: NDArray[np.float64], image_size: tuple[int, int],
 ) -> NDArray[np.bool_]:
-    """``(M,)`` whether more than `LEFT_SHARE` of each ``(M, 4)`` box is outside the image."""
-    inside = clip_boxes(boxes, *image_size)
-    return np.asarray(box_areas(inside) < (1 - LEFT_SHARE) * box_areas(boxes))
+    """
+    Tell which tracks should have left.
+
+    Parameters
+    ----------
+    mean : ndarray
+        ``(M, 4)`` centre and log size of the predicted boxes, as `Motion.mean`.
+    image_size : tuple of int
+        ``(height, width)`` in pixels.
+
+    Returns
+    -------
+    ndarray
+        ``(M,)`` bool, whether more than `LEFT_SHARE` of the box is outside the image.
+
+    """
+    half = np.exp(mean[:, 2:]) / 2
+    low = np.maximum(mean[:, :2] - half, 0)
+    inside = np.minimum(mean[:, :2] + half, image_size[::-1])
+    inside -= low
+    inside /= half
+    # Of a box beyond two borders both parts are negative, and their product is not.
+    np.maximum(inside, 0, out=inside)
+    return np.asarray(inside[:, 0] * inside[:, 1] < 4 * (1 - LEFT_SHARE))

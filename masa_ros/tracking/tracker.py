@@ -340,7 +340,7 @@ class Tracker:
         gaps_s = (stamp_ns - self._memory['last_seen_ns']) * 1e-9
         predicted = predict(self._motion(), gaps_s, self._config.motion_uncertainty)
         return Moment(frame_index, gaps_s, self._memory['last_frame'] < before,
-                      leaving_image(boxes_of(predicted.mean), image_size), image_size, predicted)
+                      leaving_image(predicted.mean, image_size), image_size, predicted)
 
     def _motion(self) -> Motion:
         return Motion(self._memory['mean'], self._memory['velocity'], self._memory['variance'])

@@ -15,6 +15,7 @@ from masa_ros.tracking.absence import (
     SLOPE,
     USUAL,
 )
+from masa_ros.tracking.motion import measurements
 import numpy as np
 import pytest
 
@@ -72,5 +73,8 @@ def test_without_looks_the_price_grows_with_the_logarithm_of_the_gap() -> None:
 
 def test_a_box_leaves_when_more_than_its_share_is_outside() -> None:
     # Ten by ten in an image 100 wide: 10 % and 20 % outside on the right, 15.5 % below.
-    boxes = np.array([[91, 0, 101, 10], [92, 0, 102, 10], [0, 41.55, 10, 51.55]], np.float32)
-    assert leaving_image(boxes, (50, 100)).tolist() == [False, True, True]
+    # The last two have left wholly, one of them beyond two borders at once.
+    boxes = np.array([[91, 0, 101, 10], [92, 0, 102, 10], [0, 41.55, 10, 51.55],
+                      [120, 10, 130, 20], [120, 60, 130, 70]], np.float32)
+    assert leaving_image(measurements(boxes), (50, 100)).tolist() == [
+        False, True, True, True, True]

@@ -16,7 +16,7 @@ from masa_ros.tracking.matching import (
     WEAK_IOU,
 )
 from masa_ros.tracking.memory import COLUMNS, DistractorMemory, TrackMemory
-from masa_ros.tracking.motion import boxes_of, initial_motion, motion_evidence, predict
+from masa_ros.tracking.motion import initial_motion, motion_evidence, predict
 from masa_ros.tracking.workspace import Workspace
 import numpy as np
 import pytest
@@ -61,7 +61,7 @@ def moment_of(memory: TrackMemory, gap_s: float = 0.04, missed: bool = False) ->
     gaps = np.full(len(memory), gap_s)
     motion = predict(initial_motion(memory['boxes']), gaps)
     return Moment(1, gaps, np.full(len(memory), missed),
-                  leaving_image(boxes_of(motion.mean), IMAGE), IMAGE, motion)
+                  leaving_image(motion.mean, IMAGE), IMAGE, motion)
 
 
 def match(
