@@ -288,7 +288,7 @@ def read_detections(path: Path) -> dict[int, Instances]:
     Read boxes from a file in MOTChallenge format by frame index (from 0).
 
     The file counts classes from 1, as `masa_ros.evaluation.formats.mot` writes them. Scores
-    outside ``[0, 1]``, as published ones are, become ranks.
+    outside ``[0, 1]``, as published ones are, become ranks between 0.25 and 1.
 
     Raises
     ------

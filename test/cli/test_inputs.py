@@ -120,7 +120,7 @@ def test_boxes_count_pixels_and_classes_from_zero_and_unknown_scores_are_ranked(
     boxes = read_detections(file)[0]
     np.testing.assert_array_equal(boxes.boxes, [[10, 20, 20, 40], [0, 0, 5, 5]])
     np.testing.assert_array_equal(boxes.class_ids, [-1, 0])
-    np.testing.assert_allclose(boxes.scores, [1.0, 0.5])
+    np.testing.assert_allclose(boxes.scores, [1.0, 0.625])
 
 
 def test_options_that_do_not_fit_the_recording_are_refused(

@@ -20,6 +20,9 @@ PERSON = 1
 # distractor, reflection.
 DISTRACTOR_CLASSES = (2, 7, 8, 12)
 
+LEAST_SCORE = 0.25
+"""What the weakest of published detections is worth whose scores have no scale."""
+
 
 @dataclass(frozen=True)
 class MotRows:
@@ -259,10 +262,12 @@ def unit_scores(scores: NDArray[np.float32]) -> NDArray[np.float32]:
     """
     Bring scores to ``[0, 1]``; those already there stay as they are, others become ranks.
 
-    The best of ``R`` detections gets 1, the worst ``1 / R``, equal scores get equal ranks.
+    The best of ``R`` detections gets 1, the worst little more than `LEAST_SCORE`, since whoever
+    published them left out what he did not believe in; equal scores get equal ranks.
     """
     if not len(scores) or (scores.min() >= 0 and scores.max() <= 1):
         return scores
     _, at = np.unique(scores, return_inverse=True)
     counts = np.bincount(at)
-    return np.asarray((np.cumsum(counts)[at]) / len(scores), np.float32)
+    ranks = np.cumsum(counts)[at] / len(scores)
+    return np.asarray(LEAST_SCORE + (1 - LEAST_SCORE) * ranks, np.float32)

@@ -51,7 +51,8 @@ def test_ignored_regions_of_a_span_of_frames(tmp_path: Path) -> None:
 
 def test_scores_without_a_scale_become_ranks(tmp_path: Path) -> None:
     sequence = read_sequence(folder(tmp_path))
-    assert [frame.scores.tolist() for frame in sequence.detections] == [[1.0], [0.5], []]
+    # Two detections: the better one gets 1, the other half of the way from 0.25.
+    assert [frame.scores.tolist() for frame in sequence.detections] == [[1.0], [0.625], []]
     assert unit_scores(np.array([0.1, 0.9], np.float32)).tolist() == pytest.approx([0.1, 0.9])
     assert unit_scores(np.zeros(0, np.float32)).tolist() == []
 
