@@ -7,11 +7,14 @@ TrackEval's example data. Ours runs without embeddings, the baselines as `compar
 them: with their library's defaults and tuned (on other sequences; BoT-SORT, DeepSORT-like and
 mask-IoU need pixels and are left out).
 
-    ./scripts/with_env python benchmarks/published_boxes.py --data kitti=DATA/gt/kitti/... \
-        --data motchallenge=DATA/gt/mot_challenge/MOT17-train --names FRCNN \
-        --out benchmarks/published_boxes.json
-    ./scripts/with_env python benchmarks/published_boxes.py --data bdd_mot=BDD100K \
-        --given DATA/trackers/bdd100k/bdd100k_val/qdtrack/data --every 8
+    ./scripts/with_env python benchmarks/published_boxes.py \
+        --data kitti=DATA/gt/kitti/kitti_2d_box_train --out kitti.json
+    ... --data motchallenge=DATA/gt/mot_challenge/MOT17-train --names FRCNN --truth
+    ... --data motchallenge=DATA/gt/mot_challenge/MOT15-train --truth
+    ... --data motchallenge=DATA/gt/mot_challenge/MOT15-train
+    ... --data bdd_mot=BDD100K --given DATA/trackers/bdd100k/bdd100k_val/qdtrack/data --every 4
+
+``published_boxes.json`` holds the rows of these five runs.
 
 """
 

@@ -186,12 +186,9 @@ def mask_overlap(truth: TrackedInstances, found: TrackedInstances) -> NDArray[np
     A pixel of several results belongs to the one with the highest score.
     """
     overlap = np.zeros((len(truth), len(found)))
-    masks = [*truth.masks, *found.masks]
-    ends = [(mask.y_offset + mask.height, mask.x_offset + mask.width)
-            for mask in masks if mask is not None]
-    if not len(truth) or not len(found) or not ends:
+    height, width = _extent([*truth.masks, *found.masks])
+    if not len(truth) or not len(found) or not height:
         return overlap
-    height, width = np.max(ends, axis=0).tolist()
     owner = np.zeros((height, width), np.int64)  # Row of the result plus 1.
     for row in np.argsort(found.scores, kind='stable').tolist():
         mask = found.masks[row]
@@ -248,16 +245,21 @@ def _inside_masks(
 ) -> NDArray[np.float64]:
     """``(N,)`` share of each result's mask that lies in any of the regions."""
     inside = np.zeros(len(found))
-    masks = [mask for mask in (*found.masks, *regions) if mask is not None]
-    if not regions or not masks:
+    if not regions:
         return inside
-    height, width = np.max([(mask.y_offset + mask.height, mask.x_offset + mask.width)
-                            for mask in masks], axis=0).tolist()
+    height, width = _extent([*found.masks, *regions])
     ignored = np.any([region.paste(height, width) for region in regions], axis=0)
     for row, mask in enumerate(found.masks):
         if mask is not None and mask.area:
             inside[row] = ignored[mask.paste(height, width)].sum() / mask.area
     return inside
+
+
+def _extent(masks: SequenceOf[RoiMask | None]) -> tuple[int, int]:
+    """Height and width of the smallest plane at the origin that holds all masks; 0 for none."""
+    there = [mask for mask in masks if mask is not None]
+    return (max((mask.y_offset + mask.height for mask in there), default=0),
+            max((mask.x_offset + mask.width for mask in there), default=0))
 
 
 def _compact(ids: list[NDArray[np.int64]]) -> tuple[list[NDArray[np.int64]], int]:
