@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 import math
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,7 +62,6 @@ class AppearanceScale:
 
     def evidence(
         self, cosines: NDArray[np.float32], gaps_s: NDArray[np.float64] | None = None,
-        out: NDArray[np.float32] | None = None,
     ) -> NDArray[np.float32]:
         """
         Turn ``(N, M)`` cosines into log-likelihood ratios of "the same object".
@@ -76,13 +76,15 @@ class AppearanceScale:
             ``(N, M)`` between detections and tracks.
         gaps_s : ndarray, optional
             ``(M,)`` seconds since each track was seen; without them the usual gap.
-        out : ndarray, optional
-            Where to put the result.
 
         """
-        growth = np.ones(cosines.shape[1])
-        if gaps_s is not None and self._num_gaps:
-            growth = np.maximum(gaps_s / max(self._gap_s, 1e-3), 1.0) ** DRIFT_POWER
+        growth: Any = 1.0
+        if gaps_s is not None and len(gaps_s) and self._num_gaps:
+            usual = max(self._gap_s, 1e-3)
+            newest, oldest = float(gaps_s.min()), float(gaps_s.max())
+            # Mostly the frame before showed all tracks; a number is faster than a row of them.
+            growth = (np.maximum(gaps_s / usual, 1.0) if oldest > max(newest, usual)
+                      else max(newest / usual, 1.0)) ** DRIFT_POWER
         other = max(math.sqrt(self.other.variance), LEAST_SPREAD)
         short, spread = 1 - self.same.mean, math.sqrt(self.same.variance)
         mean = np.maximum(1 - np.minimum(short * growth, max(short, MOST_SHORT)), self.other.mean)
@@ -94,7 +96,7 @@ class AppearanceScale:
         peak = mean + apart * same ** 2 / wider
         top = np.log(other / same) + apart ** 2 / wider / 2
         nearest = -np.sqrt(np.maximum(top - LIMIT_FOR, 0))
-        evidence = np.multiply(cosines, scale.astype(np.float32), out=out)
+        evidence = cosines * scale.astype(np.float32)
         evidence -= (scale * peak).astype(np.float32)
         np.minimum(evidence, nearest.astype(np.float32), out=evidence)
         evidence *= evidence
@@ -121,7 +123,7 @@ class AppearanceScale:
             return
         if gaps_s is not None:
             self._num_gaps = min(self._num_gaps + 1, GAP_MEMORY)
-            self._gap_s += (float(gaps_s.mean()) - self._gap_s) / self._num_gaps
+            self._gap_s += (float(gaps_s.sum()) / count - self._gap_s) / self._num_gaps
         same = cosines.diagonal().astype(np.float64)
         self.same.add(*_mean_and_variance(float(same.sum()), float(same @ same), count), count)
         pairs = count * (count - 1)

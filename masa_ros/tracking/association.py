@@ -238,22 +238,26 @@ def overlapping_pairs(
     -----
     Where the overlap is above ``u``, the second left edge follows the first within ``1 - u`` of
     the first box's width (otherwise too much of that box lies outside the second), so a sweep
-    along x meets few pairs.
+    along x meets few pairs. Of these, few have upper edges that are as near.
 
     """
+    nothing = np.zeros(0, np.int64)
     if len(boxes) < 2:
-        nothing = np.zeros(0, np.int64)
         return nothing, nothing, np.zeros(0, np.float32)
     order = np.argsort(boxes[:, 0], kind='stable')
-    left = boxes[order, 0].astype(np.float64)
-    widths = np.maximum(boxes[order, 2] - left, 0)
-    reach = left + 1.001 * (1 - iou) * widths  # With room for rounding.
+    left, top, right, bottom = boxes[order].T.astype(np.float64)
+    room = 1.001 * (1 - iou)  # For rounding.
+    reach = left + room * np.maximum(right - left, 0)
     rows = np.arange(len(boxes))
     counts = np.maximum(np.searchsorted(left, reach, side='right') - rows - 1, 0)
-    starts = np.repeat(np.cumsum(counts) - counts, counts)
     earlier = np.repeat(rows, counts)
-    later = earlier + 1 + np.arange(len(earlier)) - starts
-    one, two = order[earlier], order[later]
+    later = np.arange(len(earlier)) + np.repeat(rows + 1 - np.cumsum(counts) + counts, counts)
+    heights, below = bottom - top, top[later] - top[earlier]
+    near = rows_where((below <= room * np.maximum(heights[earlier], 0))
+                      & (below >= -room * np.maximum(heights[later], 0)))
+    if not len(near):
+        return nothing, nothing, np.zeros(0, np.float32)
+    one, two = order[earlier[near]], order[later[near]]
     first, second = np.minimum(one, two), np.maximum(one, two)
     return first, second, _paired_iou(boxes[first], boxes[second])
 
@@ -398,10 +402,39 @@ def optimal_assignment(similarity: Floats, threshold: float) -> NDArray[np.int64
     Volgenant method. In ordinary scenes little is left for it.
 
     """
-    num_rows, num_columns = similarity.shape
+    rows, columns = (similarity > threshold).nonzero()
+    return pair_assignment(
+        rows, columns, similarity[rows, columns].astype(np.float64) - threshold, similarity.shape)
+
+
+def pair_assignment(
+    rows: NDArray[np.int64], columns: NDArray[np.int64], gains: NDArray[np.float64],
+    shape: tuple[int, int],
+) -> NDArray[np.int64]:
+    """
+    Match rows and columns so that the gains are largest in sum.
+
+    Parameters
+    ----------
+    rows, columns : ndarray
+        ``(P,)`` int64 pairs that may be matched.
+    gains : ndarray
+        ``(P,)`` what each is worth; positive.
+    shape : tuple of int
+        Numbers of rows and columns.
+
+    Returns
+    -------
+    ndarray
+        ``(N,)`` int64 column of each row, or `UNMATCHED`.
+
+    Notes
+    -----
+    See `optimal_assignment`.
+
+    """
+    num_rows, num_columns = shape
     matches = np.full(num_rows, UNMATCHED, np.int64)
-    rows, columns = np.divmod(
-        rows_where((similarity > threshold).ravel()), max(num_columns, 1))
     row_uses = np.bincount(rows, minlength=num_rows)
     column_uses = np.bincount(columns, minlength=num_columns)
     alone = (row_uses[rows] == 1) & (column_uses[columns] == 1)
@@ -411,10 +444,10 @@ def optimal_assignment(similarity: Floats, threshold: float) -> NDArray[np.int64
     rows, columns = rows[~alone], columns[~alone]
     left_rows, row_at = _compact(rows, num_rows)
     left_columns, column_at = _compact(columns, num_columns)
-    gains = np.zeros((len(left_rows), len(left_columns)))
-    gains[row_at, column_at] = similarity[rows, columns].astype(np.float64) - threshold
-    chosen_rows, chosen_columns = linear_sum_assignment(gains, maximize=True)
-    real = gains[chosen_rows, chosen_columns] > 0
+    table = np.zeros((len(left_rows), len(left_columns)))
+    table[row_at, column_at] = gains[~alone]
+    chosen_rows, chosen_columns = linear_sum_assignment(table, maximize=True)
+    real = table[chosen_rows, chosen_columns] > 0
     matches[left_rows[chosen_rows[real]]] = left_columns[chosen_columns[real]]
     return matches
 
@@ -447,8 +480,10 @@ def runners_up(
         ``(K,)`` float32; minus infinity where there is no other track.
 
     """
+    if similarity.shape[1] < 2:
+        return np.full(len(rows), -np.inf, np.float32)
     own = similarity[rows, columns]
     similarity[rows, columns] = -np.inf
-    others = similarity.max(axis=1, initial=-np.inf)[rows]
+    others = similarity.max(axis=1)[rows]
     similarity[rows, columns] = own
     return np.asarray(others, dtype=np.float32)

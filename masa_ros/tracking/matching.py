@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 import math
 
 from masa_ros.structures.boxes import pairwise_iou
 from masa_ros.tracking.absence import AbsenceScale, fading_costs
-from masa_ros.tracking.appearance import AppearanceScale
+from masa_ros.tracking.appearance import AppearanceScale, LIMIT_FOR
 from masa_ros.tracking.association import (
     appearance_similarity,
     distance_gate,
@@ -20,7 +21,14 @@ from masa_ros.tracking.association import (
 from masa_ros.tracking.config import TrackerConfig
 from masa_ros.tracking.exemplars import ExemplarStore
 from masa_ros.tracking.memory import DistractorMemory, TrackMemory
-from masa_ros.tracking.motion import boxes_of, Motion, motion_evidence
+from masa_ros.tracking.motion import (
+    boxes_of,
+    measurements,
+    Motion,
+    motion_evidence,
+    near_pairs,
+)
+from masa_ros.tracking.pairs import Pairs, ranks
 from masa_ros.tracking.workspace import Workspace
 import numpy as np
 from numpy.typing import NDArray
@@ -84,6 +92,11 @@ class Candidates:
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    @cached_property
+    def measured(self) -> NDArray[np.float64]:
+        """``(N, 4)`` `measurements` of the boxes."""
+        return measurements(self.boxes)
 
 
 @dataclass(frozen=True)
@@ -195,35 +208,46 @@ class Matcher:
     def _match_evidence(
         self, config: TrackerConfig, candidates: Candidates, memory: TrackMemory, moment: Moment,
     ) -> Matches:
-        evidence = motion_evidence(candidates.boxes, moment.predicted, moment.gaps_s,
-                                   moment.image_size, self._work)
-        evidence += self.absence.costs(moment.missed, moment.leaving)
-        _charge_class_changes(evidence, config, candidates.class_ids, memory['class_ids'])
-        rows = rows_where(candidates.described)
-        tracks = rows_where(memory['has_embedding'])
-        cosines = self._cosines(config, candidates, memory, rows, tracks)
-        looks = self.appearance.evidence(
-            cosines, moment.gaps_s[tracks], self._work.table('looks', *cosines.shape))
-        lost = self._recall(config, candidates, memory, moment, rows, tracks, looks)
-        if looks.shape == evidence.shape:
-            evidence += looks
-        else:
-            fading = fading_costs(moment.gaps_s, moment.missed)
-            evidence += fading
-            evidence[np.ix_(rows, tracks)] += looks - fading[tracks]
-        columns = _assign(config, evidence, candidates.strong, _logit(config.match_threshold))
-        if len(lost) and config.long_memory_margin > 0:
-            _drop_doubtful(columns, evidence, lost, config.long_memory_margin)
+        threshold = _logit(config.match_threshold)
+        # What is further away than any likeness makes up for is out.
+        pairs = near_pairs(
+            candidates.measured, moment.predicted, moment.gaps_s, moment.image_size,
+            self.absence.costs(moment.missed, moment.leaving), threshold - LIMIT_FOR, self._work)
+        pairs = pairs.plus(_class_costs(
+            config, candidates.class_ids[pairs.rows], memory['class_ids'][pairs.tracks]))
+        cosines = self._cosines(config, candidates, memory)
+        pairs = pairs.plus(self._likeness(config, candidates, memory, moment, pairs, cosines))
+        columns = _assign_pairs(config, pairs, candidates.strong, threshold)
+        if config.long_memory and config.long_memory_margin > 0:
+            _drop_doubtful(columns, pairs, self._absent(memory, moment),
+                           config.long_memory_margin)
         matches = Matches.empty(len(candidates))
         found = rows_where(columns >= 0)
         matches.columns[:] = columns
-        matches.add(found, columns[found], *_probabilities(evidence, found, columns[found]))
-        self._learn(columns, rows, tracks, cosines, moment)
+        matches.add(found, columns[found], *_sigmoids(
+            pairs.evidence[pairs.of(columns)], pairs.others(columns)[found]))
+        self._learn(candidates, memory, columns, cosines, moment)
         if config.long_memory:
             self._learn_long_term(candidates, memory, columns)
         if candidates.looked_for.any():
-            _accept_looked_for(candidates, memory, matches, rows, tracks, looks)
+            self._accept_looked_for(candidates, memory, matches, moment, cosines)
         return matches
+
+    def _likeness(
+        self, config: TrackerConfig, candidates: Candidates, memory: TrackMemory, moment: Moment,
+        pairs: Pairs, cosines: NDArray[np.float32],
+    ) -> NDArray[np.float32]:
+        """``(P,)`` what looks say for each pair; where one has none, what its age says."""
+        gaps_s = moment.gaps_s[pairs.tracks]
+        known, positions = pairs.positions(candidates.described, memory['has_embedding'])
+        looks: NDArray[np.float32] = self.appearance.evidence(
+            cosines.ravel()[positions][None], gaps_s[known])[0]
+        self._recall(config, candidates, memory, moment, pairs, known, looks)
+        if len(known) == len(pairs):
+            return looks
+        likeness = fading_costs(gaps_s, moment.missed[pairs.tracks])
+        likeness[known] = looks
+        return likeness
 
     def _learn_absence(
         self, memory: TrackMemory, moment: Moment, matches: Matches,
@@ -234,27 +258,34 @@ class Matcher:
         seen[matches.columns[matches.matched]] = True
         self.absence.observe(int(watched.sum()), int((watched & ~seen).sum()))
 
+    def _absent(self, memory: TrackMemory, moment: Moment) -> NDArray[np.bool_]:
+        """``(M,)`` tracks that the long-term memory speaks for."""
+        return np.asarray((moment.gaps_s > LOST_S) & moment.missed & memory['has_embedding']
+                          & self.long_term.has(memory['ids']))
+
     def _recall(
         self, config: TrackerConfig, candidates: Candidates, memory: TrackMemory, moment: Moment,
-        rows: NDArray[np.int64], tracks: NDArray[np.int64], looks: NDArray[np.float32],
-    ) -> NDArray[np.int64]:
-        """Let the long-term memory speak for tracks that were lost; return these tracks."""
-        if not config.long_memory or not len(rows):
-            return tracks[:0]
-        ids = memory['ids'][tracks]
-        absent = rows_where((moment.gaps_s[tracks] > LOST_S) & moment.missed[tracks]
-                            & self.long_term.has(ids))
-        if len(absent):
-            cosines = self._long_term_cosines(candidates, rows, ids[absent])
-            # A track looks either as it did last or as it did once.
-            looks[:, absent] = np.maximum(
-                looks[:, absent], self.long_term_scale.evidence(cosines))
-        return tracks[absent]
+        pairs: Pairs, known: NDArray[np.int64], looks: NDArray[np.float32],
+    ) -> None:
+        """Let the long-term memory speak for tracks that were lost, in ``(K,)`` known pairs."""
+        if not config.long_memory or not len(known):
+            return
+        absent = self._absent(memory, moment)
+        asked = rows_where(absent[pairs.tracks[known]])
+        if not len(asked):
+            return
+        rows = rows_where(candidates.described)
+        cosines = self._long_term_cosines(candidates, rows, memory['ids'][absent])
+        chosen, positions = pairs.positions(candidates.described, absent)
+        assert len(chosen) == len(asked)
+        # A track looks either as it did last or as it did once.
+        said = self.long_term_scale.evidence(cosines.ravel()[positions][None])[0]
+        looks[asked] = np.maximum(looks[asked], said)
 
     def _long_term_cosines(
         self, candidates: Candidates, rows: NDArray[np.int64], track_ids: NDArray[np.int64],
     ) -> NDArray[np.float32]:
-        embeddings = _rows(candidates.embeddings, rows)
+        embeddings = rows_of(candidates.embeddings, rows)
         lengths = np.sqrt(np.einsum('ij,ij->i', embeddings, embeddings))
         return self.long_term.cosines(
             embeddings / np.maximum(lengths, np.float32(1e-9))[:, None], track_ids)
@@ -271,67 +302,62 @@ class Matcher:
 
     def _cosines(
         self, config: TrackerConfig, candidates: Candidates, memory: TrackMemory,
-        rows: NDArray[np.int64], tracks: NDArray[np.int64],
     ) -> NDArray[np.float32]:
+        """Cosines of the described candidates and tracks."""
+        rows = rows_where(candidates.described)
+        tracks = rows_where(memory['has_embedding'])
         if not len(rows) or not len(tracks):
             return np.zeros((len(rows), len(tracks)), np.float32)
         return appearance_similarity(
             'product' if config.normalize_embeddings else 'cosine',
-            _rows(candidates.embeddings, rows), _rows(memory.embeddings, tracks), self._work)
+            rows_of(candidates.embeddings, rows), rows_of(memory.embeddings, tracks), self._work)
 
     def _learn(
-        self, columns: NDArray[np.int64], rows: NDArray[np.int64], tracks: NDArray[np.int64],
+        self, candidates: Candidates, memory: TrackMemory, columns: NDArray[np.int64],
         cosines: NDArray[np.float32], moment: Moment,
     ) -> None:
-        """Show matches among the described rows and tracks to the appearance scale."""
-        at = np.searchsorted(tracks, columns[rows])
-        at = np.minimum(at, len(tracks) - 1)
-        used = rows_where(tracks[at] == columns[rows]) if len(tracks) else rows[:0]
+        """Show matches among the described candidates and tracks to the appearance scale."""
+        rows, tracks = candidates.described, memory['has_embedding']
+        used = rows_where(rows & (columns >= 0))
+        used = used[tracks[columns[used]]]
         used = used[::-(-len(used) // MOST_LESSONS) or 1]
-        self.appearance.observe(cosines[np.ix_(used, at[used])],
-                                moment.gaps_s[columns[rows[used]]])
+        own = columns[used]
+        self.appearance.observe(
+            cosines[ranks(rows, used)[:, None], ranks(tracks, own)], moment.gaps_s[own])
+
+    def _accept_looked_for(
+        self, candidates: Candidates, memory: TrackMemory, matches: Matches, moment: Moment,
+        cosines: NDArray[np.float32],
+    ) -> None:
+        """Match what was looked for with its track where no other track looks more like it."""
+        rows, tracks = rows_where(candidates.described), rows_where(memory['has_embedding'])
+        free = np.ones(len(memory), bool)
+        free[matches.columns[matches.matched]] = False
+        ids = memory['ids'][tracks]
+        for at in rows_where(candidates.looked_for[rows] > 0).tolist():
+            own = rows_where(ids == candidates.looked_for[rows[at]])
+            if not len(own) or not free[tracks[own[0]]]:
+                continue
+            said = self.appearance.evidence(cosines[at:at + 1], moment.gaps_s[tracks])[0]
+            best = np.delete(said, own[0]).max(initial=-np.inf)
+            if said[own[0]] > 0 and said[own[0]] >= best:
+                matches.add(rows[at:at + 1], tracks[own],
+                            *_sigmoids(said[own], np.full(1, best, np.float32)), by_motion=True)
 
 
 def _drop_doubtful(
-    columns: NDArray[np.int64], evidence: NDArray[np.float32], lost: NDArray[np.int64],
-    margin: float,
+    columns: NDArray[np.int64], pairs: Pairs, lost: NDArray[np.bool_], margin: float,
 ) -> None:
     """Undo matches with lost tracks that another track or detection nearly equals."""
-    found = rows_where(np.isin(columns, lost))
-    if not len(found):
-        return
-    own = evidence[found, columns[found]]
-    others = evidence[found].copy()
-    others[np.arange(len(found)), columns[found]] = -np.inf
-    rivals = evidence[:, columns[found]].copy()
-    rivals[found, np.arange(len(found))] = -np.inf
+    found = rows_where(columns >= 0)
+    own = pairs.evidence[pairs.of(columns)]
     # A detection that has a better track of its own is no rival.
-    rivals[columns >= 0] = -np.inf
-    best = np.maximum(others.max(axis=1), rivals.max(axis=0))
-    columns[found[own - best < margin]] = UNMATCHED
+    best = np.maximum(pairs.others(columns)[found], pairs.rivals(columns)[columns[found]])
+    columns[found[lost[columns[found]] & (own - best < margin)]] = UNMATCHED
 
 
-def _accept_looked_for(
-    candidates: Candidates, memory: TrackMemory, matches: Matches, rows: NDArray[np.int64],
-    tracks: NDArray[np.int64], looks: NDArray[np.float32],
-) -> None:
-    """Match what was looked for with its track where no other track looks more like it."""
-    free = np.ones(len(memory), bool)
-    free[matches.columns[matches.matched]] = False
-    ids = memory['ids'][tracks]
-    for at in rows_where(candidates.looked_for[rows] > 0).tolist():
-        own = rows_where(ids == candidates.looked_for[rows[at]])
-        if not len(own) or not free[tracks[own[0]]]:
-            continue
-        said = looks[at]
-        best = float(np.delete(said, own[0]).max(initial=-np.inf))
-        if said[own[0]] > 0 and said[own[0]] >= best:
-            certain = 1 / (1 + np.exp(-np.array([said[own[0]], best], np.float32).clip(-80, 80)))
-            matches.add(rows[at:at + 1], tracks[own], certain[:1], certain[1:], by_motion=True)
-
-
-def _rows(array: NDArray[np.float32], rows: NDArray[np.int64]) -> NDArray[np.float32]:
-    """Rows of an array, without a copy where they are all of them."""
+def rows_of(array: NDArray[np.float32], rows: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Rows of an array, in order, without a copy where they are all of them."""
     return array if len(rows) == len(array) else array[rows]
 
 
@@ -348,7 +374,7 @@ def _match_similarity(
             config.max_distance_px, config.distance_rate_hz, work)
     if config.class_rule == 'strict':
         classes = np.concatenate([memory['class_ids'], distractors.class_ids()])
-        similarity[_differ(candidates.class_ids, classes)] = 0
+        similarity[_differ(candidates.class_ids[:, None], classes)] = 0
     matches = Matches.empty(len(candidates))
     matches.columns[:] = _assign(
         config, similarity, candidates.strong, config.match_threshold, len(memory))
@@ -390,15 +416,17 @@ def _match_weak(
     weak = rows_where((matches.columns == UNMATCHED) & ~candidates.strong
                       & (candidates.looked_for == 0)
                       & (candidates.scores > np.float32(config.low_score)))
+    if not len(weak):
+        return
     free = (moment.gaps_s <= config.coast_seconds) | ~moment.missed
     free[matches.columns[matches.matched]] = False
     tracks = rows_where(free)
-    if not len(weak) or not len(tracks):
+    if not len(tracks):
         return
     evidence = motion_evidence(candidates.boxes[weak], moment.predicted.select(tracks),
                                moment.gaps_s[tracks], moment.image_size)
-    _charge_class_changes(
-        evidence, config, candidates.class_ids[weak], memory['class_ids'][tracks])
+    evidence += _class_costs(
+        config, candidates.class_ids[weak][:, None], memory['class_ids'][tracks])
     predicted = boxes_of(moment.predicted.mean[tracks])
     evidence[pairwise_iou(candidates.boxes[weak], predicted) < WEAK_IOU] = -np.inf
     means = blended_scores(memory['mean_scores'][tracks], candidates.scores[weak][:, None],
@@ -407,7 +435,8 @@ def _match_weak(
     columns = optimal_assignment(evidence, _logit(config.match_threshold))
     found = rows_where(columns >= 0)
     matches.add(weak[found], tracks[columns[found]],
-                *_probabilities(evidence, found, columns[found]), by_motion=True)
+                *_sigmoids(evidence[found, columns[found]],
+                           runners_up(evidence, found, columns[found])), by_motion=True)
 
 
 def blended_scores(
@@ -434,30 +463,35 @@ def _assign(
     return columns
 
 
-def _charge_class_changes(
-    evidence: NDArray[np.float32], config: TrackerConfig, class_ids: NDArray[np.int64],
-    track_class_ids: NDArray[np.int64],
-) -> None:
-    classes = np.concatenate([class_ids, track_class_ids])
-    if config.class_rule != 'ignore' and (classes != classes[0]).any():
-        cost = CLASS_CHANGE if config.class_rule == 'soft' else -np.inf
-        np.add(evidence, np.float32(cost), out=evidence,
-               where=_differ(class_ids, track_class_ids))
+def _assign_pairs(
+    config: TrackerConfig, pairs: Pairs, strong: NDArray[np.bool_], threshold: float,
+) -> NDArray[np.int64]:
+    """Track of each strong candidate."""
+    if config.assignment == 'greedy':
+        return _assign(config, pairs.table(), strong, threshold)
+    return pairs.assigned(strong, threshold)
+
+
+def _class_costs(
+    config: TrackerConfig, class_ids: NDArray[np.int64], track_class_ids: NDArray[np.int64],
+) -> NDArray[np.float32]:
+    """Charge pairs whose classes differ, in nats."""
+    cost = {'ignore': 0.0, 'soft': CLASS_CHANGE}.get(config.class_rule, -np.inf)
+    return np.where(_differ(class_ids, track_class_ids), np.float32(cost), np.float32(0))
 
 
 def _differ(class_ids: NDArray[np.int64], others: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """``(N, M)`` whether both classes are known and not the same."""
-    return np.asarray((class_ids[:, None] != others) & (class_ids[:, None] >= 0) & (others >= 0))
+    """Tell whether both classes are known and not the same."""
+    return np.asarray((class_ids != others) & (class_ids >= 0) & (others >= 0))
 
 
 def _logit(probability: float) -> float:
     return math.log(probability / (1 - probability))
 
 
-def _probabilities(
-    evidence: NDArray[np.float32], rows: NDArray[np.int64], columns: NDArray[np.int64],
+def _sigmoids(
+    own: NDArray[np.float32], others: NDArray[np.float32],
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Probability of matched pairs, and of the best other track for each."""
-    both = np.stack([evidence[rows, columns], runners_up(evidence, rows, columns)])
-    own, other = 1 / (1 + np.exp(-both.clip(-80, 80)))
-    return own, other
+    """Probabilities of evidence for matched pairs, and for the best other track of each."""
+    own, others = 1 / (1 + np.exp(-np.stack([own, others]).clip(-80, 80)))
+    return own, others

@@ -57,6 +57,7 @@ class TrackMemory:
     def __init__(self) -> None:
         self._size = 0
         self._store: dict[str, NDArray[Any]] = {}
+        self._views: dict[str, NDArray[Any]] = {}  # Of the rows in use; asked for many times.
         self._embeddings: NDArray[np.float32] | None = None
         self._allocate(_SMALLEST)
 
@@ -99,7 +100,10 @@ class TrackMemory:
 
     def __getitem__(self, name: str) -> NDArray[Any]:
         """Return a writable view of a column, ``(M, ...)``."""
-        return self._store[name][:self._size]
+        view = self._views.get(name)
+        if view is None:
+            view = self._views[name] = self._store[name][:self._size]
+        return view
 
     @property
     def capacity(self) -> int:
@@ -161,7 +165,7 @@ class TrackMemory:
             if embeddings is not None:
                 known = columns['has_embedding']
                 self._embeddings[start:end][known] = embeddings[known]
-        self._size = end
+        self._resize(end)
         return np.arange(start, end)
 
     def keep(self, rows: NDArray[np.bool_]) -> None:
@@ -174,13 +178,13 @@ class TrackMemory:
             array[first:len(chosen)] = array[chosen[first:]]
         for name in ('labels', 'vote_labels'):
             self._store[name][len(chosen):] = ''  # Let go of the strings.
-        self._size = len(chosen)
+        self._resize(len(chosen))
         if self.capacity > _SMALLEST and 4 * self._size < self.capacity:
             self._allocate(max(_SMALLEST, 2 * self._size))
 
     def clear(self) -> None:
         """Forget everything, the embedding width too."""
-        self._size = 0
+        self._resize(0)
         self._embeddings = None
         self._allocate(_SMALLEST)
 
@@ -201,7 +205,12 @@ class TrackMemory:
         arrays = list(self._store.values())
         return arrays if self._embeddings is None else [*arrays, self._embeddings]
 
+    def _resize(self, size: int) -> None:
+        self._size = size
+        self._views.clear()
+
     def _allocate(self, capacity: int) -> None:
+        self._views.clear()
         for name, (kind, shape) in COLUMNS.items():
             self._store[name] = self._resized(self._store.get(name), capacity, kind, shape)
         if self._embeddings is not None:

@@ -14,6 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 import math
 
+from masa_ros.tracking.pairs import Pairs
 from masa_ros.tracking.workspace import Workspace
 import numpy as np
 from numpy.typing import NDArray
@@ -39,6 +40,8 @@ SIZE_JITTER = 0.15
 SIZE_DRIFT = 0.5
 # Degrees of freedom of the residuals (Student's t): 4 forgives rare jumps, a normal law does not.
 FREEDOM = 4.0
+# Power of the density of four residuals.
+POWER = (FREEDOM + 4) / 2
 # Spread of log width and log height among unrelated objects.
 SIZE_SPREAD = 1.0
 # Log of the height of a four-dimensional Student's t density of unit scale.
@@ -106,29 +109,29 @@ def predict(motion: Motion, gaps_s: Doubles, uncertainty: float = 1.0) -> Motion
 
     """
     steady_s = np.minimum(gaps_s, STEADY_S)
-    decay = np.exp(-(gaps_s - steady_s) / DAMPING_S)
+    decay = np.exp((steady_s - gaps_s) / DAMPING_S)
     reach = steady_s + DAMPING_S * (1 - decay)
     drift, turn = (DRIFT * uncertainty) ** 2, (TURN * uncertainty) ** 2
     place, mixed, speed = motion.variance.T
+    moved, squared = mixed + reach * speed, gaps_s * gaps_s
     # White acceleration noise: its exact integral without damping, an upper bound with it.
     variance = np.empty_like(motion.variance)
-    variance[:, 0] = (place + 2 * reach * mixed + reach ** 2 * speed + drift * gaps_s
-                      + turn * gaps_s ** 3 / 3)
-    variance[:, 1] = decay * (mixed + reach * speed) + turn * gaps_s ** 2 / 2
-    variance[:, 2] = decay ** 2 * speed + turn * gaps_s
+    variance[:, 0] = place + reach * (mixed + moved) + gaps_s * (drift + turn / 3 * squared)
+    variance[:, 1] = decay * moved + turn / 2 * squared
+    variance[:, 2] = decay * decay * speed + turn * gaps_s
     return Motion(motion.mean + reach[:, None] * motion.velocity,
                   decay[:, None] * motion.velocity, variance)
 
 
 def correct(
-    predicted: Motion, boxes: NDArray[np.float32], weak: NDArray[np.bool_] | None = None,
+    predicted: Motion, measured: Doubles, weak: NDArray[np.bool_] | None = None,
 ) -> Motion:
-    """Return the filters after seeing a ``(M, 4)`` box each, those flagged weak less certain."""
+    """Return the filters after ``(M, 4)`` `measurements`, those flagged weak less certain."""
     place, mixed, speed = predicted.variance.T
     jitter = JITTER if weak is None else np.where(weak, WEAK_JITTER * JITTER, JITTER)
     total = place + jitter ** 2
     gain, velocity_gain = place / total, mixed / total
-    surprise = measurements(boxes) - predicted.mean
+    surprise = measured - predicted.mean
     variance = np.empty_like(predicted.variance)
     variance[:, 0] = place * (1 - gain)
     variance[:, 1] = mixed * (1 - gain)
@@ -175,7 +178,6 @@ def moved_by_camera(motion: Motion, homography: NDArray[np.float64]) -> Motion:
 
 def motion_evidence(
     boxes: NDArray[np.float32], predicted: Motion, gaps_s: Doubles, image_size: tuple[int, int],
-    workspace: Workspace | None = None,
 ) -> NDArray[np.float32]:
     """
     Log-likelihood ratio of "this detection is that track" against "it is something else".
@@ -194,8 +196,6 @@ def motion_evidence(
         ``(M,)`` seconds since each was seen.
     image_size : tuple of int
         ``(height, width)`` in pixels.
-    workspace : Workspace, optional
-        Where to compute; the result is its table ``evidence``.
 
     Returns
     -------
@@ -203,23 +203,59 @@ def motion_evidence(
         ``(N, M)`` float32, in nats.
 
     """
-    measured = measurements(boxes)
+    return _evidence(_distances(measurements(boxes), predicted, gaps_s, image_size, Workspace()))
+
+
+def near_pairs(
+    measured: Doubles, predicted: Motion, gaps_s: Doubles, image_size: tuple[int, int],
+    costs: NDArray[np.float32], least: float, workspace: Workspace,
+) -> Pairs:
+    """
+    Return the pairs whose `motion_evidence` is enough.
+
+    Parameters
+    ----------
+    measured : ndarray
+        ``(N, 4)`` `measurements` of the boxes.
+    predicted, gaps_s, image_size
+        As for `motion_evidence`.
+    costs : ndarray
+        ``(M,)`` nats to add for each track.
+    least : float
+        Pairs with less evidence, costs included, are left out.
+    workspace : Workspace
+        Where to compute.
+
+    """
+    distances = _distances(measured, predicted, gaps_s, image_size, workspace, costs)
+    flat = distances.ravel()
+    positions = (flat < math.exp(-least / POWER)).nonzero()[0]
+    return Pairs.at(positions, _evidence(flat[positions]), distances.shape)
+
+
+def _distances(
+    measured: Doubles, predicted: Motion, gaps_s: Doubles, image_size: tuple[int, int],
+    workspace: Workspace, costs: NDArray[np.float32] | float = 0.0,
+) -> Doubles:
+    """``(N, M)`` what `_evidence` makes evidence of, in the table ``squares``."""
     area = float(image_size[0] * image_size[1])
     sizes = np.exp(predicted.mean[:, 2] + predicted.mean[:, 3])  # Square pixels.
     # An object is in the image at all: its place is never less certain than that.
     spread = np.minimum((predicted.variance[:, 0] + JITTER ** 2) * sizes, area / (2 * math.pi))
     size_spread = np.minimum(
         2 * SIZE_JITTER ** 2 + (SIZE_DRIFT * gaps_s) ** 2, SIZE_SPREAD ** 2)
+    level = _PEAK + math.log(area * 2 * math.pi * SIZE_SPREAD ** 2)
+    # The evidence is level - log(spread * size_spread) + costs - power * log(1 + residual /
+    # freedom), residuals being squares in units of their variance. All of it goes inside the last
+    # logarithm, so that it costs no pass over the table.
+    inside = np.exp((np.log(spread * size_spread) - costs - level) / POWER)
     weights = np.empty_like(predicted.mean)
-    weights[:, :2] = (1 / (FREEDOM * spread))[:, None]
-    weights[:, 2:] = (1 / (FREEDOM * size_spread))[:, None]
-    work = workspace or Workspace()
-    evidence: NDArray[np.float32] = work.table('evidence', len(boxes), len(predicted.mean))
-    # The log of 1 + residual / freedom, residuals being squares in units of their variance.
-    evidence[:] = work.squares(measured, predicted.mean, weights)
-    evidence += 1
-    np.log(evidence, out=evidence)
-    evidence *= -(FREEDOM + 4) / 2
-    evidence += (_PEAK + math.log(area * 2 * math.pi * SIZE_SPREAD ** 2)
-                 - np.log(spread * size_spread)).astype(np.float32)
+    weights[:, :2] = (inside / (FREEDOM * spread))[:, None]
+    weights[:, 2:] = (inside / (FREEDOM * size_spread))[:, None]
+    return workspace.squares(measured, predicted.mean, weights, inside)
+
+
+def _evidence(distances: Doubles) -> NDArray[np.float32]:
+    evidence = np.log(distances.astype(np.float32))
+    evidence *= -POWER
     return evidence

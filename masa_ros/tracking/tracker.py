@@ -18,7 +18,14 @@ from masa_ros.tracking.association import (
 from masa_ros.tracking.config import TrackerConfig
 from masa_ros.tracking.identity import UuidSource
 from masa_ros.tracking.labels import first_votes, fix_label, vote
-from masa_ros.tracking.matching import blended_scores, Candidates, Matcher, Matches, Moment
+from masa_ros.tracking.matching import (
+    blended_scores,
+    Candidates,
+    Matcher,
+    Matches,
+    Moment,
+    rows_of,
+)
 from masa_ros.tracking.memory import DistractorMemory, TrackMemory
 from masa_ros.tracking.motion import (
     boxes_of,
@@ -37,6 +44,8 @@ from numpy.typing import ArrayLike, NDArray
 __all__ = ['Tracker', 'TrackerConfig']
 
 STATE_VERSION = 4
+# As arrays hold them; NumPy is slow to make numbers of members of an enumeration.
+TENTATIVE, TRACKED, COASTING, LOST = (np.uint8(state) for state in list(TrackState)[:4])
 # The long-term memory is shown a track this often: looks change slowly.
 LOOK_EVERY_NS = 300_000_000
 
@@ -217,7 +226,7 @@ class Tracker:
             return MissedTracks.none()
         states = memory['states']
         live = rows_where(((stamp_ns - memory['detected_ns']) * 1e-9 <= limit_s)
-                          & (states != TrackState.TENTATIVE) & memory['has_embedding'])
+                          & (states != TENTATIVE) & memory['has_embedding'])
         gaps_s = np.maximum((stamp_ns - memory['last_seen_ns'][live]) * 1e-9, 0)
         predicted = boxes_of(predict(self._motion().select(live), gaps_s).mean)
         chosen = missed(boxes, predicted, image_size)
@@ -251,10 +260,9 @@ class Tracker:
         return last_frame
 
     def _check_rows(self, instances: Instances) -> None:
-        values = np.column_stack([instances.boxes, instances.scores])
-        finite = np.asarray(np.isfinite(values).all(axis=1))
-        if not finite.all():
-            row = int(rows_where(~finite)[0])
+        if not (np.isfinite(instances.boxes).all() and np.isfinite(instances.scores).all()):
+            values = np.column_stack([instances.boxes, instances.scores])
+            row = int(np.flatnonzero(~np.isfinite(values).all(axis=1))[0])
             raise ValueError(
                 f'object {row} has box {instances.boxes[row].tolist()} and score '
                 f'{instances.scores[row]}, expected finite numbers; leave such rows out '
@@ -292,31 +300,33 @@ class Tracker:
         ranked = scores[order]
         if (ranked[1:] == ranked[:-1]).any():
             order = np.lexsort((*boxes.T[::-1], -scores))
-        order = order[unique_rows(boxes[order], scores[order], config.duplicate_score,
-                                  config.low_duplicate_iou, config.duplicate_iou)]
+            ranked = scores[order]
+        boxes = boxes[order]
+        unique = unique_rows(boxes, ranked, config.duplicate_score, config.low_duplicate_iou,
+                             config.duplicate_iou)
+        if not unique.all():
+            order, boxes, ranked = order[unique], boxes[unique], ranked[unique]
         embeddings, described = self._embeddings(instances, order)
         return Candidates(
-            order, boxes[order], scores[order], instances.class_ids[order], embeddings, described,
-            *self._strength(scores[order], instances.flags[order]),
-            np.zeros(len(order), np.int64))
+            order, boxes, ranked, instances.class_ids[order], embeddings, described,
+            *self._strength(ranked, instances.flags[order]), np.zeros(len(order), np.int64))
 
     def _strength(
         self, scores: NDArray[np.float32], flags: NDArray[np.uint8],
     ) -> tuple[NDArray[np.bool_], NDArray[np.bool_], NDArray[np.float32], NDArray[np.float32]]:
         """Which detections may continue any track, which may start one, how surely, and middle."""
-        config = self._config
-        match = np.full(len(scores), config.match_score, np.float32)
-        start = np.full(len(scores), config.new_track_score, np.float32)
-        certainty = (scores - start) / np.maximum(1 - start, np.float32(1e-6))
-        middle = (match + start) * np.float32(0.5)
-        own = config.new_proposal_score
-        if own:
+        config, own = self._config, self._config.new_proposal_score
+        match, start = np.float32(config.match_score), np.float32(config.new_track_score)
+        strong, starts = scores > match, scores > start
+        certainty = ((scores - start) / np.maximum(1 - start, np.float32(1e-6))).clip(0, 1)
+        middle = np.full(len(scores), (match + start) / 2, np.float32)
+        proposed = flags & np.uint8(Flag.FROM_PROPOSAL) != 0
+        if own and proposed.any():
             # Scores of a model's own proposals rank them and say little more.
-            proposed = flags & np.uint8(Flag.FROM_PROPOSAL) != 0
-            match[proposed] = min(own, config.match_score)
-            start[proposed] = own
+            strong[proposed] = scores[proposed] > np.float32(min(own, config.match_score))
+            starts[proposed] = scores[proposed] > np.float32(own)
             certainty[proposed], middle[proposed] = 1, 0
-        return scores > match, scores > start, certainty.clip(0, 1), middle
+        return strong, starts, certainty, middle
 
     def _embeddings(
         self, instances: Instances, order: NDArray[np.int64],
@@ -331,7 +341,8 @@ class Tracker:
             squares = np.einsum('ij,ij->i', embeddings, embeddings)
         described = np.asarray(np.isfinite(squares) & (squares > 0))
         if self._config.normalize_embeddings:
-            embeddings /= np.sqrt(np.where(described, squares, 1))[:, None]
+            embeddings /= np.sqrt(
+                squares if described.all() else np.where(described, squares, 1))[:, None]
         return embeddings, described
 
     def _moment(
@@ -354,7 +365,7 @@ class Tracker:
         """Bring matched tracks up to date."""
         found = matches.matched
         tracks, memory = matches.columns[found], self._memory
-        motion = correct(moment.predicted.select(tracks), candidates.boxes[found],
+        motion = correct(moment.predicted.select(tracks), candidates.measured[found],
                          matches.by_motion[found])
         memory['hits'][tracks] += 1
         seen = _seen_columns(instances, candidates, found)
@@ -386,14 +397,16 @@ class Tracker:
         self._memory.open_embeddings(width)
         stored, known = self._memory.embeddings, self._memory['has_embedding']
         tracks = matches.columns[rows]
-        weight = np.where(known[tracks], np.float32(self._config.momentum), np.float32(1))
-        mixed = self._work.table('mixed', len(rows), width)
-        new = self._work.table('new', len(rows), width)
+        weight: Any = np.float32(self._config.momentum)
+        met = known[tracks]
+        if not met.all():
+            weight = np.where(met, weight, np.float32(1))[:, None]
+        # Tables that the matching has done with.
+        mixed = self._work.table('products', len(rows), width)
+        new = self._work.table('evidence', len(rows), width)
         np.take(stored, tracks, axis=0, out=mixed, mode='clip')
-        np.take(candidates.embeddings, rows, axis=0, out=new, mode='clip')
-        mixed *= (1 - weight)[:, None]
-        new *= weight[:, None]
-        mixed += new
+        mixed *= 1 - weight
+        mixed += np.multiply(rows_of(candidates.embeddings, rows), weight, out=new)
         if self._config.normalize_embeddings:
             # Opposite embeddings can cancel out: the new one then stands alone.
             squares = np.einsum('ij,ij->i', mixed, mixed)
@@ -465,16 +478,16 @@ class Tracker:
     def _new_states(self, scores: NDArray[np.float32]) -> NDArray[np.uint8]:
         """States of tracks that are seen for the first time."""
         sure = (scores > np.float32(self._config.confirm_score)) | (self._config.confirm_hits <= 1)
-        return np.where(sure, TrackState.TRACKED, TrackState.TENTATIVE).astype(np.uint8)
+        return np.where(sure, TRACKED, TENTATIVE)
 
     def _seen_states(
         self, tracks: NDArray[np.int64], scores: NDArray[np.float32],
     ) -> NDArray[np.uint8]:
         """States of tracks that are seen again; once confirmed, for ever."""
-        sure = ((self._memory['states'][tracks] != TrackState.TENTATIVE)
+        sure = ((self._memory['states'][tracks] != TENTATIVE)
                 | (self._memory['hits'][tracks] >= self._config.confirm_hits)
                 | (scores > np.float32(self._config.confirm_score)))
-        return np.where(sure, TrackState.TRACKED, TrackState.TENTATIVE).astype(np.uint8)
+        return np.where(sure, TRACKED, TENTATIVE)
 
     def _keep_distractors(self, candidates: Candidates, matches: Matches) -> None:
         if not self._config.distractor_frames or not candidates.described.any():
@@ -492,15 +505,15 @@ class Tracker:
         memory = self._memory
         changed = np.zeros(len(memory), bool)
         unseen = rows_where((memory['last_seen_ns'] < stamp_ns)
-                            & (memory['states'] != TrackState.TENTATIVE))
+                            & (memory['states'] != TENTATIVE))
         if not len(unseen):
             return changed
         gaps_s = (stamp_ns - memory['last_seen_ns'][unseen]) * 1e-9
         place = predict(self._motion().select(unseen), gaps_s).mean
         coasts = ((place[:, :2] >= 0) & (place[:, :2] < image_size[::-1])).all(axis=1)
         before = memory['states'][unseen]
-        coasts &= (gaps_s <= self._config.coast_seconds) & (before != TrackState.LOST)
-        after = np.where(coasts, TrackState.COASTING, TrackState.LOST)
+        coasts &= (gaps_s <= self._config.coast_seconds) & (before != LOST)
+        after = np.where(coasts, COASTING, LOST)
         memory['states'][unseen] = after
         changed[unseen] = after != before
         return changed
@@ -513,19 +526,20 @@ class Tracker:
         that went past it, so that a gap of exactly the limit can still be bridged.
         """
         memory, config = self._memory, self._config
-        gaps_s = (stamp_ns - memory['last_seen_ns']) * 1e-9
         expired = np.zeros(len(memory), bool)
         if config.memory_frames:
             expired |= past(frame_index - memory['last_frame'], config.memory_frames)
         if config.memory_seconds:
-            expired |= past(gaps_s, config.memory_seconds)
-        return np.asarray(expired & ~memory['pinned'])
+            expired |= past((stamp_ns - memory['last_seen_ns']) * 1e-9, config.memory_seconds)
+        return np.asarray(expired & ~memory['pinned']) if expired.any() else expired
 
     def _unconfirmed(self, stamp_ns: int) -> NDArray[np.bool_]:
         """Tell which tracks were not seen again in time to be confirmed."""
+        tentative = np.asarray(self._memory['states'] == TENTATIVE)
+        if not tentative.any():
+            return tentative
         gaps_s = (stamp_ns - self._memory['last_seen_ns']) * 1e-9
-        return np.asarray((self._memory['states'] == TrackState.TENTATIVE)
-                          & (gaps_s > 0) & (gaps_s >= self._config.coast_seconds))
+        return np.asarray(tentative & (gaps_s > 0) & (gaps_s >= self._config.coast_seconds))
 
     def _surplus(self) -> NDArray[np.bool_]:
         """Tell which tracks are too many: those unseen for longest."""
@@ -581,7 +595,7 @@ class Tracker:
         track_id = self._next_id
         self._memory.append({
             'ids': np.array([track_id]), 'uuids': self._uuids.take(1),
-            'states': np.full(1, TrackState.TRACKED), 'boxes': instances.boxes,
+            'states': np.full(1, TRACKED), 'boxes': instances.boxes,
             'scores': instances.scores, 'mean_scores': instances.scores,
             'class_ids': instances.class_ids, 'labels': labels,
             'flags': instances.flags,
@@ -616,8 +630,8 @@ class Tracker:
         """
         row, memory = self._row(track_id), self._memory
         memory['pinned'][row] = True
-        if memory['states'][row] == TrackState.TENTATIVE:
-            memory['states'][row] = TrackState.TRACKED
+        if memory['states'][row] == TENTATIVE:
+            memory['states'][row] = TRACKED
         if label:
             fix_label(memory, row, label)
 
@@ -648,7 +662,7 @@ class Tracker:
     def pinned(self, stamp_ns: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Ids ``(K,)`` of the objects that were asked for and not lost, and predicted boxes."""
         memory = self._memory
-        rows = rows_where(memory['pinned'] & (memory['states'] != TrackState.LOST))
+        rows = rows_where(memory['pinned'] & (memory['states'] != LOST))
         gaps_s = np.maximum((stamp_ns - memory['last_seen_ns'][rows]) * 1e-9, 0)
         boxes = boxes_of(predict(self._motion().select(rows), gaps_s).mean)
         return memory['ids'][rows].copy(), np.asarray(boxes, np.float32)
@@ -685,12 +699,12 @@ class Tracker:
             return []
         states = self._memory['states']
         unseen = []
-        coasting = rows_where(states == TrackState.COASTING)
+        coasting = rows_where(states == COASTING)
         if len(coasting):
             gaps_s = (stamp_ns - self._memory['last_seen_ns'][coasting]) * 1e-9
             boxes = boxes_of(predict(self._motion().select(coasting), gaps_s).mean)
             unseen.append(unseen_rows(self._memory, coasting, boxes=boxes))
-        lost = rows_where((states == TrackState.LOST) & changed)
+        lost = rows_where((states == LOST) & changed)
         if len(lost):
             unseen.append(unseen_rows(self._memory, lost))
         return [*unseen, *self._removed]

@@ -36,10 +36,10 @@ class Workspace:
 
     def squares(
         self, points: NDArray[np.float64], centers: NDArray[np.float64],
-        weights: NDArray[np.float64],
+        weights: NDArray[np.float64], offsets: NDArray[np.float64] | float = 0.0,
     ) -> NDArray[np.float64]:
         """
-        Sum over the axes of ``(point - center) ** 2 * weight`` for every pair.
+        Sum over the axes of ``(point - center) ** 2 * weight``, plus an offset, for every pair.
 
         The square is multiplied out so that it is one matrix product, several times faster than
         a table for each axis. That takes double precision, as large terms cancel, and leaves
@@ -51,6 +51,8 @@ class Workspace:
             ``(N, K)``.
         centers, weights : ndarray
             ``(M, K)``.
+        offsets : ndarray or float
+            ``(M,)``.
 
         Returns
         -------
@@ -58,10 +60,16 @@ class Workspace:
             ``(N, M)``, the table ``squares``.
 
         """
-        terms = np.concatenate([points ** 2, points, np.ones((len(points), 1))], axis=1)
-        factors = np.concatenate([
-            weights, -2 * centers * weights,
-            (centers ** 2 * weights).sum(axis=1, keepdims=True)], axis=1)
+        axes = points.shape[1]
+        terms = np.empty((len(points), 2 * axes + 1))
+        np.multiply(points, points, out=terms[:, :axes])
+        terms[:, axes:-1] = points
+        terms[:, -1] = 1
+        weighted = centers * weights
+        factors = np.empty((len(centers), 2 * axes + 1))
+        factors[:, :axes] = weights
+        np.multiply(weighted, -2, out=factors[:, axes:-1])
+        factors[:, -1] = np.einsum('ij,ij->i', weighted, centers) + offsets
         table = self.table('squares', len(points), len(centers), np.float64)
         return np.matmul(terms, factors.T, out=table)
 

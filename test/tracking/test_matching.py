@@ -144,6 +144,47 @@ def test_what_is_learned_comes_from_described_matches_only() -> None:
     assert matcher.appearance.same.weight == before + 1
 
 
+@pytest.mark.parametrize('count', [3, 40])
+def test_what_is_learned_does_not_depend_on_the_order_of_detections(count: int) -> None:
+    # Tracks that look like nobody else, seen as they are: cosines of 1 and 0.
+    places = [(10.0 + 15 * k, 100.0) for k in range(count)]
+    looks = np.eye(count, dtype=np.float32)
+    memory = tracks_at(*places, looks=looks)
+    values = []
+    for order in (np.arange(count), np.random.default_rng(0).permutation(count)):
+        matcher = Matcher(Workspace())
+        matches = matcher.match(
+            TrackerConfig(), candidates_at(*(places[k] for k in order), looks=looks[order]),
+            memory, DistractorMemory(), moment_of(memory))
+        assert matches.columns.tolist() == order.tolist()
+        values.append(matcher.appearance.values())
+    np.testing.assert_allclose(values[0], values[1])
+    learned = min(count, 32) if count < 32 else len(range(0, count, -(-count // 32)))
+    # With the prior of 0.8 and 0.4 that counts as ten.
+    assert values[0][0] == pytest.approx((0.8 * 10 + learned) / (10 + learned))
+    assert values[0][3] == pytest.approx(0.4 * 10 / (10 + learned))
+
+
+@pytest.mark.parametrize('described', [(True, False), (False, True), (True, True)])
+def test_evidence_is_the_sum_of_place_and_looks_where_both_have_some(
+    described: tuple[bool, bool],
+) -> None:
+    looks = np.array([[0.6, 0.8], [0.8, 0.6]], np.float32)
+    memory = tracks_at((100, 100), (300, 100), looks=looks)
+    found = candidates_at((340, 100), (130, 100), looks=looks[::-1].copy())
+    found.described[:] = described
+    moment = moment_of(memory, 2.0)
+    place = motion_evidence(found.boxes, moment.predicted, moment.gaps_s, IMAGE)
+    matcher = Matcher(Workspace())
+    said = matcher.appearance.evidence(np.ones((1, 1), np.float32))[0, 0]
+    matches = matcher.match(
+        TrackerConfig(match_threshold=0.001), found, memory, DistractorMemory(), moment)
+    assert matches.columns.tolist() == [1, 0]
+    expected = [place[row, 1 - row] + (said if described[row] else 0) for row in range(2)]
+    # Seen in the frame before, so that nothing fades.
+    assert logit(matches.similarities.astype(np.float64)) == pytest.approx(expected, abs=0.02)
+
+
 def test_without_looks_a_track_that_was_missed_fades_with_the_time() -> None:
     found, odds = candidates_at((100, 100)), []
     for look in (None, np.array([[1.0, 0.0]], np.float32)):

@@ -25,6 +25,10 @@ def box(x: float, y: float, width: float = 40, height: float = 40) -> np.ndarray
     return np.array([[x - width / 2, y - height / 2, x + width / 2, y + height / 2]], np.float32)
 
 
+def seen(x: float, y: float, width: float = 40, height: float = 40) -> np.ndarray:
+    return measurements(box(x, y, width, height))
+
+
 def test_boxes_survive_the_way_through_the_filter_state() -> None:
     boxes = np.array([[1, 2, 31, 52], [-5, -6, 5, 60]], np.float32)
     np.testing.assert_allclose(boxes_of(measurements(boxes)), boxes, atol=1e-4)
@@ -43,7 +47,7 @@ def test_no_tracks_can_be_predicted() -> None:
 def test_a_steady_object_is_predicted_where_it_will_be() -> None:
     motion = initial_motion(box(100, 100))
     for step in range(1, 20):
-        motion = correct(predict(motion, np.array([0.04])), box(100 + 4 * step, 100))
+        motion = correct(predict(motion, np.array([0.04])), seen(100 + 4 * step, 100))
     ahead = predict(motion, np.array([0.04])).mean[0]
     assert ahead[0] == pytest.approx(180, abs=1)
     assert ahead[1] == pytest.approx(100, abs=0.1)
@@ -56,7 +60,7 @@ def test_the_same_speed_is_learned_at_any_frame_rate() -> None:
         motion = initial_motion(box(100, 100))
         for step in range(1, steps + 1):
             motion = correct(predict(motion, np.array([step_s])),
-                             box(100 + 100 * step * step_s, 100))
+                             seen(100 + 100 * step * step_s, 100))
         speeds.append(motion.velocity[0, 0])
     assert speeds[0] == pytest.approx(100, rel=0.1)
     assert speeds[1] == pytest.approx(100, rel=0.2)
@@ -65,7 +69,7 @@ def test_the_same_speed_is_learned_at_any_frame_rate() -> None:
 def test_velocity_is_forgotten_in_a_long_gap() -> None:
     motion = initial_motion(box(100, 100))
     for step in range(1, 30):
-        motion = correct(predict(motion, np.array([0.04])), box(100 + 4 * step, 100))
+        motion = correct(predict(motion, np.array([0.04])), seen(100 + 4 * step, 100))
     start = motion.mean[0, 0]
     after = [predict(motion, np.array([gap])).mean[0, 0] for gap in (1.0, 10.0, 100.0)]
     assert start < after[0] < after[1]
@@ -77,7 +81,7 @@ def test_variance_grows_with_the_gap_and_shrinks_when_seen() -> None:
     motion = initial_motion(box(100, 100))
     short, long = (predict(motion, np.array([gap])).variance[0, 0] for gap in (0.04, 1.0))
     assert JITTER ** 2 < short < long
-    assert correct(predict(motion, np.array([1.0])), box(100, 100)).variance[0, 0] < JITTER ** 2
+    assert correct(predict(motion, np.array([1.0])), seen(100, 100)).variance[0, 0] < JITTER ** 2
 
 
 def test_covariance_stays_valid_over_thousands_of_steps() -> None:
@@ -86,7 +90,7 @@ def test_covariance_stays_valid_over_thousands_of_steps() -> None:
     for _ in range(3000):
         motion = predict(motion, rng.uniform(0.001, 2, 1))
         if rng.random() < 0.5:
-            motion = correct(motion, box(*rng.normal(100, 5, 2)))
+            motion = correct(motion, seen(*rng.normal(100, 5, 2)))
         place, mixed, speed = motion.variance[0]
         assert place > 0
         assert speed > 0
@@ -98,7 +102,7 @@ def evidence_at(distance: float, gap_s: float, size: float = 40, image: tuple[in
                 ) -> float:
     motion = initial_motion(box(100, 100, size, size))
     for _ in range(10):
-        motion = correct(predict(motion, np.array([0.04])), box(100, 100, size, size))
+        motion = correct(predict(motion, np.array([0.04])), seen(100, 100, size, size))
     gaps = np.array([gap_s])
     return float(motion_evidence(
         box(100 + distance, 100, size, size), predict(motion, gaps), gaps, image)[0, 0])
@@ -144,6 +148,6 @@ def test_a_weak_detection_moves_its_track_less() -> None:
     motion = predict(initial_motion(box(100, 100)), np.array([0.04]))
     place = float(motion.variance[0, 0])
     for weak, noise in ((False, JITTER ** 2), (True, (WEAK_JITTER * JITTER) ** 2)):
-        after = correct(motion, box(110, 100), np.array([weak]))
+        after = correct(motion, seen(110, 100), np.array([weak]))
         assert after.mean[0, 0] - 100 == pytest.approx(10 * place / (place + noise))
         assert after.variance[0, 0] == pytest.approx(place * noise / (place + noise))
