@@ -34,7 +34,7 @@ class CachedPairs(PairDataset):
         self._features = np.load(folder / 'features.npy', mmap_mode='r')
         with np.load(folder / 'samples.npz') as arrays:
             self._boxes, self._identities = arrays['boxes'], arrays['identities']
-            self._first = arrays['first']
+            self._first, self._recording_of = arrays['first'], arrays['recordings']
         self.pairs_kept = (len(self._first) - 1) // 2
 
     def __getitem__(self, index: int) -> tuple[ViewSample, ViewSample]:
@@ -49,7 +49,8 @@ class CachedPairs(PairDataset):
         nothing = np.zeros((0, 4), np.float32)
         return ViewSample(
             np.zeros((1, 1, 3), np.uint8), boxes, boxes, self._identities[rows], nothing,
-            np.zeros((0, 8, 8), np.uint8), False, np.array(self._features[rows]))
+            np.zeros((0, 8, 8), np.uint8), False, np.array(self._features[rows]),
+            int(self._recording_of[number // 2]))
 
 
 def cache_features(
@@ -77,7 +78,7 @@ def cache_features(
     assert isinstance(student, MasaStudent)
     count = pairs or len(dataset)
     ready = folder / 'ready.json'
-    note = {'pairs': count, 'seed': dataset.seed}
+    note = {'pairs': count, 'seed': dataset.seed, 'form': 2}
     if main and not (ready.is_file() and json.loads(ready.read_text()) == note):
         folder.mkdir(parents=True, exist_ok=True)
         _write(dataset, student, folder, count)
@@ -94,7 +95,7 @@ def _write(dataset: PairDataset, student: Any, folder: Path, count: int) -> None
     """Encode pair after pair."""
     student.eval()
     device = next(student.parameters()).device
-    features, boxes, identities, first = [], [], [], [0]
+    features, boxes, identities, recordings, first = [], [], [], [], [0]
     for index in range(count):
         batch = collate([dataset[index]]).to(device)
         levels, scale = student.pyramid(batch.images.float())
@@ -102,6 +103,7 @@ def _write(dataset: PairDataset, student: Any, folder: Path, count: int) -> None
         features.append(student.pooled(levels, rois).half().cpu().numpy())
         boxes.append(batch.track_rois[:, 1:].cpu().numpy())
         identities.append(batch.identities.cpu().numpy())
+        recordings.append(batch.recordings.cpu().numpy())
         views = batch.track_rois[:, 0].cpu().numpy()
         first += [first[-1] + int((views == 0).sum())]
         first += [first[-1] + int((views == 1).sum())]
@@ -109,4 +111,5 @@ def _write(dataset: PairDataset, student: Any, folder: Path, count: int) -> None
             log.info('features of %d of %d pairs', index + 1, count)
     np.save(folder / 'features.npy', np.concatenate(features))
     np.savez(folder / 'samples.npz', boxes=np.concatenate(boxes),
-             identities=np.concatenate(identities), first=np.array(first, np.int64))
+             identities=np.concatenate(identities), first=np.array(first, np.int64),
+             recordings=np.concatenate(recordings))

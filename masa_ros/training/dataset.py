@@ -65,7 +65,8 @@ class ViewSample:
     """
     Arrays of one view: pixels, boxes to propose, boxes to embed, masks to predict.
 
-    With ``features``, pooled before, the boxes to embed need no pixels.
+    With ``features``, pooled before, the boxes to embed need no pixels. ``recording`` is that of
+    the clip, 0 for none.
     """
 
     image: NDArray[np.uint8]
@@ -76,6 +77,7 @@ class ViewSample:
     mask_targets: NDArray[np.uint8]
     exhaustive: bool
     features: NDArray[np.float16] | None = None
+    recording: int = 0
 
 
 class PairDataset(Dataset[tuple[ViewSample, ViewSample]]):
@@ -122,33 +124,35 @@ class PairDataset(Dataset[tuple[ViewSample, ViewSample]]):
         for row, clip in enumerate(corpus.clips()):
             if clip:
                 self._clips.setdefault(clip, []).append(row)
+        known = dict.fromkeys(recording_of(clip) for clip in self._clips)
+        self._recordings = {name: number for number, name in enumerate(known, 1) if name}
 
     def __len__(self) -> int:
         return self.length
 
     def __getitem__(self, index: int) -> tuple[ViewSample, ViewSample]:
         rng = np.random.default_rng((self.seed, index))
-        stacks, transforms, placements, exhaustive = self._scene(rng)
+        stacks, transforms, placements, exhaustive, recording = self._scene(rng)
         first, second = (draw_view(stacks[v], [pair[v] for pair in transforms], self.views)
                          for v in range(2))
         if rng.random() < self.views.mixup:
             first, second = self._mix(rng, first, second, _size(stacks[0][0]), placements)
         shared = ({item.identity for item in first.instances}
                   & {item.identity for item in second.instances})
-        return (self._sample(rng, first, shared, exhaustive),
-                self._sample(rng, second, shared, exhaustive))
+        return (self._sample(rng, first, shared, exhaustive, recording),
+                self._sample(rng, second, shared, exhaustive, recording))
 
     def scene_views(self, index: int) -> tuple[View, View]:
         """Draw a sample's views without blending and colour changes, to look at."""
         rng = np.random.default_rng((self.seed, index))
-        stacks, transforms, _, _ = self._scene(rng)
+        stacks, transforms, *_ = self._scene(rng)
         first, second = (draw_view(stacks[v], [pair[v] for pair in transforms], self.views)
                          for v in range(2))
         return first, second
 
     def _scene(self, rng: np.random.Generator) -> tuple[
             list[list[Layer]], list[tuple[Transform, Transform]],
-            tuple[Transform, Transform] | None, bool]:
+            tuple[Transform, Transform] | None, bool, int]:
         """Draw a photo or two frames of a clip, cut-outs on top, and how each of them moves."""
         index = int(rng.choice(len(self.corpus), p=self._chance))
         photo = self._photo(index, 1)
@@ -172,7 +176,9 @@ class PairDataset(Dataset[tuple[ViewSample, ViewSample]]):
             transforms.append((compose(first, translate(-margin, 0)),
                                compose(second, translate(-margin, 0))))
             identity += 1
-        return stacks, transforms, placements, bool(self.corpus.records[index]['exhaustive'])
+        record = self.corpus.records[index]
+        return (stacks, transforms, placements, bool(record['exhaustive']),
+                self._recordings.get(recording_of(str(record['clip'])), 0))
 
     def _placed(self, rng: np.random.Generator, photo: Layer) -> tuple[
             tuple[Transform, Transform], tuple[Transform, Transform] | None]:
@@ -244,6 +250,7 @@ class PairDataset(Dataset[tuple[ViewSample, ViewSample]]):
 
     def _sample(
         self, rng: np.random.Generator, view: View, shared: set[int], exhaustive: bool,
+        recording: int,
     ) -> ViewSample:
         """Colour a view and pick what is learned from it."""
         image = jitter_colours(rng, view.image, self.views)
@@ -265,7 +272,17 @@ class PairDataset(Dataset[tuple[ViewSample, ViewSample]]):
             image, _stack([item.box for item in items]),
             jitter_boxes(rng, boxes, self.pairs.track_jitter),
             np.array([item.identity for item in chosen], np.int64), mask_boxes,
-            np.stack(targets) if targets else np.zeros((0, side, side), np.uint8), exhaustive)
+            np.stack(targets) if targets else np.zeros((0, side, side), np.uint8), exhaustive,
+            recording=recording)
+
+
+def recording_of(clip: str) -> str:
+    """
+    Name what several clips, ``RECORDING/PART``, are parts of; empty for a clip on its own.
+
+    Identities hold within a clip. Another part may show the same objects under other numbers.
+    """
+    return clip.rpartition('/')[0]
 
 
 @dataclass(frozen=True, eq=False)
@@ -374,6 +391,8 @@ class Batch:
         ``(K, 5)`` view index and box.
     mask_targets : Tensor
         ``(K, size, size)`` uint8.
+    recordings : Tensor
+        ``(B,)`` int64 recording of each pair, 0 for none; see `recording_of`.
     track_features : Tensor or None
         ``(T, C, 7, 7)`` of ``track_rois``, where they were pooled before.
 
@@ -386,6 +405,7 @@ class Batch:
     identities: Tensor
     mask_rois: Tensor
     mask_targets: Tensor
+    recordings: Tensor
     track_features: Tensor | None = None
 
     @property
@@ -400,6 +420,7 @@ class Batch:
             self.images.to(device), tuple(rows.to(device) for rows in self.boxes),
             self.exhaustive.to(device), self.track_rois.to(device), self.identities.to(device),
             self.mask_rois.to(device), self.mask_targets.to(device),
+            self.recordings.to(device),
             None if features is None else features.to(device))
 
 
@@ -418,6 +439,7 @@ def collate(pairs: Sequence[tuple[ViewSample, ViewSample]]) -> Batch:
         torch.from_numpy(np.concatenate(identities)),
         _rois([view.mask_boxes for view in views]),
         torch.from_numpy(np.concatenate([view.mask_targets for view in views])),
+        torch.tensor([pair[0].recording for pair in pairs]),
         torch.from_numpy(np.concatenate(features)) if features else None)
 
 

@@ -12,7 +12,8 @@ from torchvision.ops import box_iou, generalized_box_iou_loss
 
 
 def paper_contrastive(
-    key: Tensor, reference: Tensor, positive: Tensor, temperature: float = 0.07,
+    key: Tensor, reference: Tensor, positive: Tensor, unknown: Tensor | None = None,
+    temperature: float = 0.07,
 ) -> Tensor:
     """
     Contrastive loss of the paper: cosine over a temperature, one positive against all negatives.
@@ -26,6 +27,8 @@ def paper_contrastive(
     positive : Tensor
         ``(R, C)`` bool, true where both are the same instance. Every positive of a row is
         compared with the row's negatives alone.
+    unknown : Tensor, optional
+        ``(R, C)`` bool, true where nobody knows whether both are the same; left out.
     temperature : float
         Divides the cosine.
 
@@ -41,12 +44,15 @@ def paper_contrastive(
     """
     _check_pairs(key, reference, positive)
     logits = F.normalize(key, dim=1) @ F.normalize(reference, dim=1).T / temperature
-    others = logits.masked_fill(positive, -torch.inf).logsumexp(1, keepdim=True)
+    others = logits.masked_fill(_not_negative(positive, unknown), -torch.inf)
+    others = others.logsumexp(1, keepdim=True)
     losses = torch.logaddexp(logits, others.expand_as(logits)) - logits
     return losses[positive].sum() / positive.sum().clamp(min=1)
 
 
-def reference_contrastive(key: Tensor, reference: Tensor, positive: Tensor) -> Tensor:
+def reference_contrastive(
+    key: Tensor, reference: Tensor, positive: Tensor, unknown: Tensor | None = None,
+) -> Tensor:
     """
     Contrastive loss as the official code has it: raw dot products, all positives of a row.
 
@@ -63,18 +69,19 @@ def reference_contrastive(key: Tensor, reference: Tensor, positive: Tensor) -> T
     _check_pairs(key, reference, positive)
     logits = key @ reference.T
     rows = positive.any(1)
+    excluded = _not_negative(positive, unknown)[rows]
     logits, positive = logits[rows], positive[rows]
     count = positive.sum(1).clamp(min=1)
     mean_positive = logits.masked_fill(~positive, -torch.inf).logsumexp(1) - count.log()
-    negatives = logits.masked_fill(positive, -torch.inf).logsumexp(1)
+    negatives = logits.masked_fill(excluded, -torch.inf).logsumexp(1)
     log_total = torch.logaddexp(mean_positive, negatives)
     losses = log_total - (logits * positive).sum(1) / count
     return losses.sum() / rows.sum().clamp(min=1)
 
 
 def cosine_margin(
-    key: Tensor, reference: Tensor, positive: Tensor, margin: float = 0.1,
-    negatives_per_positive: int = 3,
+    key: Tensor, reference: Tensor, positive: Tensor, unknown: Tensor | None = None,
+    margin: float = 0.1, negatives_per_positive: int = 3,
 ) -> Tensor:
     """
     Auxiliary loss of the official code: squared error of the cosine with hard negatives.
@@ -86,12 +93,17 @@ def cosine_margin(
     cosine = F.normalize(key, dim=1) @ F.normalize(reference, dim=1).T
     errors = ((cosine - margin * ~positive).clamp(0, 1) - positive.to(cosine.dtype)) ** 2
     wanted = int(positive.sum()) * negatives_per_positive
-    hardest = errors[~positive].topk(min(wanted, int((~positive).sum()))).values
+    negatives = errors[~_not_negative(positive, unknown)]
+    hardest = negatives.topk(min(wanted, len(negatives))).values
     kept = torch.cat([errors[positive], hardest])
     return kept.sum() / max(len(kept), 1)
 
 
-CONTRASTIVE: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
+def _not_negative(positive: Tensor, unknown: Tensor | None) -> Tensor:
+    return positive if unknown is None else positive | unknown
+
+
+CONTRASTIVE: dict[str, Callable[..., Tensor]] = {
     'paper': paper_contrastive,
     'reference': reference_contrastive,
 }
@@ -100,6 +112,7 @@ CONTRASTIVE: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
 def tracking_loss(
     embeddings: Tensor, identities: Tensor, views: Tensor, num_pairs: int, kind: str,
     contrast_weight: float, margin_weight: float, across_images: bool,
+    recordings: Tensor | None = None,
 ) -> dict[str, Tensor]:
     """
     Contrast the embeddings of two views of several photos, in both directions.
@@ -121,6 +134,9 @@ def tracking_loss(
         Weights of the two losses.
     across_images : bool
         Whether instances of other photos are negatives too.
+    recordings : Tensor, optional
+        ``(num_pairs,)`` int64 recording that each pair is from, 0 where it is from none. What two
+        pairs of one recording show may be the same, so it is not told apart.
 
     Returns
     -------
@@ -137,13 +153,26 @@ def tracking_loss(
         for rows, columns in ((one, two), (two, one)):
             positive = identities[rows][:, None] == identities[columns][None]
             if positive.any():
-                pair = embeddings[rows], embeddings[columns], positive
+                pair = (embeddings[rows], embeddings[columns], positive,
+                        _maybe_same(views[rows], views[columns], recordings))
                 contrast = contrast + CONTRASTIVE[kind](*pair)
                 if margin_weight:
                     margin = margin + cosine_margin(*pair)
     share = 1 / (2 * len(groups))
     return {'contrast': contrast * share * contrast_weight,
             'margin': margin * share * margin_weight}
+
+
+def _maybe_same(
+    views: Tensor, others: Tensor, recordings: Tensor | None,
+) -> Tensor | None:
+    """``(R, C)`` bool, whether both are of one recording but of different pairs."""
+    if recordings is None or not recordings.any():
+        return None
+    pair = (views % len(recordings)).long()[:, None]
+    other = (others % len(recordings)).long()[None]
+    same: Tensor = (recordings[pair] == recordings[other]) & (recordings[pair] > 0)
+    return same & (pair != other)
 
 
 def proposal_loss(

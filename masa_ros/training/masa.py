@@ -161,7 +161,8 @@ class MasaStudent(nn.Module):
             embeddings = self.track_head(batch.track_features.float())
             return tracking_loss(
                 embeddings, batch.identities, batch.track_rois[:, 0], batch.num_pairs,
-                loss.contrast, loss.contrast_weight, loss.margin_weight, loss.across_images)
+                loss.contrast, loss.contrast_weight, loss.margin_weight, loss.across_images,
+                batch.recordings)
         levels, scale = self.pyramid(batch.images.float())
         pairs, side = batch.num_pairs, batch.images.shape[-1] * scale
         parts: dict[str, Tensor] = {}
@@ -180,7 +181,8 @@ class MasaStudent(nn.Module):
             embeddings = self.track_head(self.pooled(levels, used))[:len(rois)].float()
             return {**tracking_loss(
                 embeddings, batch.identities, rois[:, 0], pairs, loss.contrast,
-                loss.contrast_weight, loss.margin_weight, loss.across_images), **parts}
+                loss.contrast_weight, loss.margin_weight, loss.across_images,
+                batch.recordings), **parts}
         assert outputs is not None
         regions = (self.regions(outputs, range(pairs), side, _RPN_TRAINING)
                    + self.regions(outputs, range(pairs, 2 * pairs), side, _RPN_TESTING))

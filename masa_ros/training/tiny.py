@@ -53,7 +53,7 @@ class TinyTrainable:
         parts = tracking_loss(
             out['embeddings'][:len(samples.rois)], samples.identities, samples.rois[:, 0],
             len(images) // 2, loss.contrast, loss.contrast_weight, loss.margin_weight,
-            loss.across_images)
+            loss.across_images, batch.recordings.to(device))
         targets = masks[:num_masks].to(device).float() / 255
         for name, value in mask_loss(
                 out['masks'][:num_masks], out['quality'][:num_masks], targets).items():

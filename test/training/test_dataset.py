@@ -5,7 +5,13 @@ from pathlib import Path
 
 from masa_ros.structures.masks import encode_plane
 from masa_ros.training.corpus import Corpus, LabelledImage, write_corpus
-from masa_ros.training.dataset import collate, jitter_boxes, PairConfig, PairDataset
+from masa_ros.training.dataset import (
+    collate,
+    jitter_boxes,
+    PairConfig,
+    PairDataset,
+    recording_of,
+)
 from masa_ros.training.labels import labelled
 from masa_ros.training.views import ViewConfig
 import numpy as np
@@ -39,6 +45,24 @@ def test_a_batch_tells_pairs_apart_and_joins_views(corpus: Corpus) -> None:
     first, second = (set(batch.identities[views == i].tolist()) for i in (0, 4))
     assert first & second
     assert len(batch.mask_rois) == len(batch.mask_targets)
+
+
+def test_pairs_know_the_recording_that_their_clips_are_parts_of(tmp_path: Path) -> None:
+    assert [recording_of(clip) for clip in ('', 'street 3', 'a/0', 'a/b/60')] == [
+        '', '', 'a', 'a/b']
+    corpus = write_corpus(tmp_path, [LabelledImage(
+        f'{k}', 'set0', np.zeros((48, 64, 3), np.uint8),
+        np.array([[8, 8, 40, 40]], np.float32), (None,), np.zeros(1, np.int64), clip=clip,
+        identities=np.zeros(1, np.int64))
+        for k, clip in enumerate(('a/0', 'a/60', 'b/0', 'alone'))])
+    dataset = PairDataset(
+        corpus, {'set0': 1}, {}, ViewConfig(size=64, paste_max=0), PairConfig(), 0, 40)
+    batch = collate([dataset[i] for i in range(40)])
+    assert batch.recordings.shape == (40,)
+    counts = np.bincount(batch.recordings.numpy(), minlength=3)
+    # Both parts of a, b, and the clip on its own.
+    assert counts[1] > counts[2] > 0 < counts[0]
+    assert len(counts) == 3
 
 
 def test_limits_of_a_view_hold(corpus: Corpus) -> None:

@@ -99,6 +99,29 @@ def test_instances_of_other_photos_are_negatives_only_when_asked() -> None:
     assert float(mixed['contrast']) == pytest.approx(math.log(2))
 
 
+@pytest.mark.parametrize('kind', ['paper', 'reference'])
+def test_pairs_of_one_recording_are_not_told_apart(kind: str) -> None:
+    # Two pairs of two instances; the second shows the objects of the first under other numbers.
+    rng = torch.Generator().manual_seed(0)
+    first = torch.randn(2, 8, generator=rng)
+    embeddings = torch.cat([first, first, first, first])
+    views = torch.tensor([0, 0, 1, 1, 2, 2, 3, 3]).float()
+    identities = torch.tensor([1, 2, 11, 12, 1, 2, 11, 12])
+
+    def loss(recordings: list[int]) -> dict[str, float]:
+        losses = tracking_loss(embeddings, identities, views, 2, kind, 1.0, 1.0, True,
+                               torch.tensor(recordings))
+        return {name: float(value) for name, value in losses.items()}
+
+    alone = tracking_loss(embeddings[[0, 1, 4, 5]], identities[[0, 1, 4, 5]],
+                          torch.tensor([0.0, 0, 1, 1]), 1, kind, 1.0, 1.0, True)
+    assert loss([7, 7])['contrast'] == pytest.approx(float(alone['contrast']), rel=1e-5)
+    assert loss([7, 7])['contrast'] < 0.1 * loss([7, 8])['contrast']
+    assert loss([7, 7])['margin'] < loss([7, 8])['margin']
+    # 0 is no recording.
+    assert loss([0, 0]) == loss([7, 8])
+
+
 def test_the_cells_under_a_box_learn_it() -> None:
     centres, strides = cell_centres(64, torch.device('cpu'))
     boxes = torch.cat([centres - 8, centres + 8], 1)
