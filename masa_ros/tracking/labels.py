@@ -56,14 +56,16 @@ def vote(
         Share of a vote that is left after one more sighting; 0 takes the newest class as it is.
 
     """
-    fixed = np.isinf(memory['votes'][tracks, HOLDER])
-    if fixed.any():
+    if np.isinf(memory['votes'][:, HOLDER]).any():
+        fixed = np.isinf(memory['votes'][tracks, HOLDER])
         tracks, class_ids, labels, scores = (
             tracks[~fixed], class_ids[~fixed], labels[~fixed], scores[~fixed])
     if keep <= 0:
         _take_newest(memory, tracks, class_ids, labels, scores)
         return
     named = _named(class_ids, labels)
+    if not named.any():
+        return
     if not named.all():
         tracks, class_ids, labels, scores = (
             tracks[named], class_ids[named], labels[named], scores[named])

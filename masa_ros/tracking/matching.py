@@ -213,8 +213,10 @@ class Matcher:
         pairs = near_pairs(
             candidates.measured, moment.predicted, moment.gaps_s, moment.image_size,
             self.absence.costs(moment.missed, moment.leaving), threshold - LIMIT_FOR, self._work)
-        pairs = pairs.plus(_class_costs(
-            config, candidates.class_ids[pairs.rows], memory['class_ids'][pairs.tracks]))
+        class_ids, track_class_ids = candidates.class_ids, memory['class_ids']
+        if _several(class_ids, track_class_ids):
+            pairs = pairs.plus(_class_costs(
+                config, class_ids[pairs.rows], track_class_ids[pairs.tracks]))
         cosines = self._cosines(config, candidates, memory)
         pairs = pairs.plus(self._likeness(config, candidates, memory, moment, pairs, cosines))
         columns = _assign_pairs(config, pairs, candidates.strong, threshold)
@@ -224,8 +226,8 @@ class Matcher:
         matches = Matches.empty(len(candidates))
         found = rows_where(columns >= 0)
         matches.columns[:] = columns
-        matches.add(found, columns[found], *_sigmoids(
-            pairs.evidence[pairs.of(columns)], pairs.others(columns)[found]))
+        own, others = pairs.compared(columns)
+        matches.add(found, columns[found], *_sigmoids(own[found], others[found]))
         self._learn(candidates, memory, columns, cosines, moment)
         if config.long_memory:
             self._learn_long_term(candidates, memory, columns)
@@ -350,10 +352,10 @@ def _drop_doubtful(
 ) -> None:
     """Undo matches with lost tracks that another track or detection nearly equals."""
     found = rows_where(columns >= 0)
-    own = pairs.evidence[pairs.of(columns)]
+    own, others = pairs.compared(columns)
     # A detection that has a better track of its own is no rival.
-    best = np.maximum(pairs.others(columns)[found], pairs.rivals(columns)[columns[found]])
-    columns[found[lost[columns[found]] & (own - best < margin)]] = UNMATCHED
+    best = np.maximum(others[found], pairs.rivals(columns)[columns[found]])
+    columns[found[lost[columns[found]] & (own[found] - best < margin)]] = UNMATCHED
 
 
 def rows_of(array: NDArray[np.float32], rows: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -478,6 +480,11 @@ def _class_costs(
     """Charge pairs whose classes differ, in nats."""
     cost = {'ignore': 0.0, 'soft': CLASS_CHANGE}.get(config.class_rule, -np.inf)
     return np.where(_differ(class_ids, track_class_ids), np.float32(cost), np.float32(0))
+
+
+def _several(class_ids: NDArray[np.int64], others: NDArray[np.int64]) -> bool:
+    """Tell whether there is more than one class at all."""
+    return bool((class_ids != class_ids[0]).any() or (others != class_ids[0]).any())
 
 
 def _differ(class_ids: NDArray[np.int64], others: NDArray[np.int64]) -> NDArray[np.bool_]:

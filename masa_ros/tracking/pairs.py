@@ -76,6 +76,8 @@ class Pairs:
 
         """
         width = np.count_nonzero(chosen_tracks)
+        if width == self.shape[1] and chosen_rows.all():
+            return np.arange(len(self)), self.rows * width + self.tracks
         pairs = rows_where(chosen_rows[self.rows] & chosen_tracks[self.tracks])
         return pairs, (ranks(chosen_rows, self.rows[pairs]) * width
                        + ranks(chosen_tracks, self.tracks[pairs]))
@@ -108,21 +110,35 @@ class Pairs:
             self.rows[used], self.tracks[used],
             self.evidence[used].astype(np.float64) - threshold, self.shape)
 
-    def of(self, matches: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Tell which pairs are matched, given the ``(N,)`` track of each detection."""
-        return np.asarray(matches[self.rows] == self.tracks)
+    def compared(
+        self, matches: NDArray[np.int64],
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """
+        Compare each match with the best other track of its detection.
 
-    def others(self, matches: NDArray[np.int64]) -> NDArray[np.float32]:
-        """``(N,)`` evidence of the best track of each detection but that of its match."""
-        best = np.full(self.shape[0], -np.inf, np.float32)
+        Parameters
+        ----------
+        matches : ndarray
+            ``(N,)`` int64 track of each detection, negative for none.
+
+        Returns
+        -------
+        own, others : ndarray
+            ``(N,)`` float32 evidence of the match and of the best other track.
+
+        """
+        own = np.full(self.shape[0], -np.inf, np.float32)
+        others = own.copy()
+        matched = matches[self.rows] == self.tracks
+        own[self.rows[matched]] = self.evidence[matched]
         if len(self):
-            left = np.where(self.of(matches), np.float32(-np.inf), self.evidence)
+            left = np.where(matched, np.float32(-np.inf), self.evidence)
             new = np.empty(len(self), bool)
             new[0] = True
             np.not_equal(self.rows[1:], self.rows[:-1], out=new[1:])
             starts = rows_where(new)
-            best[self.rows[starts]] = np.maximum.reduceat(left, starts)
-        return best
+            others[self.rows[starts]] = np.maximum.reduceat(left, starts)
+        return own, others
 
     def rivals(self, matches: NDArray[np.int64]) -> NDArray[np.float32]:
         """``(M,)`` evidence of the best detection without a match for each track."""

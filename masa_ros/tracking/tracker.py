@@ -808,7 +808,7 @@ def _seen_columns(
     """Columns of the memory that a detection brings."""
     inputs = candidates.rows[rows]
     labels = np.empty(len(rows), object)
-    labels[:] = [instances.labels[row] for row in inputs.tolist()]
+    labels[:] = list(map(instances.labels.__getitem__, inputs.tolist()))
     return {'boxes': candidates.boxes[rows], 'scores': candidates.scores[rows],
             'class_ids': candidates.class_ids[rows], 'labels': labels,
             'flags': instances.flags[inputs]}

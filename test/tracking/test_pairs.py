@@ -55,10 +55,10 @@ def test_the_next_best_is_that_of_the_table(seed: int, shape: tuple[int, int]) -
     pairs, table = drawn(seed, shape)
     matches = pairs.assigned(np.ones(shape[0], bool), 0.0)
     found = np.flatnonzero(matches >= 0)
-    np.testing.assert_array_equal(
-        pairs.others(matches)[found], runners_up(table, found, matches[found]))
-    np.testing.assert_array_equal(
-        pairs.evidence[pairs.of(matches)], table[found, matches[found]])
+    own, others = pairs.compared(matches)
+    np.testing.assert_array_equal(others[found], runners_up(table, found, matches[found]))
+    np.testing.assert_array_equal(own[found], table[found, matches[found]])
+    assert (own[matches < 0] == -np.inf).all()
     np.testing.assert_array_equal(
         pairs.rivals(matches), table[matches == UNMATCHED].max(axis=0, initial=-np.inf))
 
