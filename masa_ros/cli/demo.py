@@ -35,6 +35,9 @@ import yaml
 NODE = 'tracker'
 START_LIMIT_S = 180.0
 STOP_LIMIT_S = 15.0
+# After the last image, how long to wait without any answer. A node that answers every image works
+# through its queue, and a model may take seconds for one on a busy machine.
+SETTLE_S = {'latest': 3.0, 'every': 60.0}
 STEPS = 4
 SIMULATED = 'simulated'
 _WRITTEN = ('recording', 'tracks', 'tracks.txt', 'overlay.webm', 'overlay.mp4',
@@ -212,8 +215,10 @@ def _play(
             _say(3, f'playing {total} images over DDS')
             limit = (args.duration or 60.0) if args.input else float('inf')
             messages = _first_seconds(reader.raw(list(inputs)), limit)
-            result = playback.play(messages, lambda: node.poll() is None, args.speed,
-                                   expected=recording.image_topic)
+            result = playback.play(
+                messages, lambda: node.poll() is None, args.speed,
+                SETTLE_S.get(str(values['policy']), max(SETTLE_S.values())),
+                expected=recording.image_topic)
         if node.poll() is not None:
             raise ValueError(f'the tracker node died (exit code {node.returncode}):\n'
                              f'{_tail(out / "node.log")}')

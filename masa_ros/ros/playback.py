@@ -152,7 +152,8 @@ class Playback:
         rate : float
             1 is real time, 2 twice as fast.
         settle_s : float
-            After the end, how long to wait without any answer.
+            After the end, how long to wait without any answer; twice the longest time that an
+            answer has taken where that is more.
         expected : str
             Topic in the bag of which every message gets an answer; waiting ends early when all
             are there.
@@ -195,7 +196,10 @@ class Playback:
     def _settle(self, expected: int, is_alive: Callable[[], bool], settle_s: float) -> None:
         """Wait until all answers are there, or none came for a while."""
         seen, since = self._received, time.monotonic()
-        while is_alive() and seen != expected and time.monotonic() - since < settle_s:
+        while is_alive() and seen != expected:
+            slowest_s = max(self._latencies_s, default=0.0)
+            if time.monotonic() - since >= max(settle_s, 2 * slowest_s):
+                return
             time.sleep(_POLL_S)
             if self._received != seen:
                 seen, since = self._received, time.monotonic()

@@ -45,8 +45,8 @@ def tracks() -> TrackedInstances:
 
 
 @pytest.fixture
-def echo() -> Iterator[str]:
-    """Node that sends back what it hears; gives its namespace."""
+def echo(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Node that sends back what it hears, after some seconds each; gives its namespace."""
     import rclpy
     from rclpy.context import Context
     from rclpy.executors import SingleThreadedExecutor
@@ -58,7 +58,13 @@ def echo() -> Iterator[str]:
     rclpy.init(args=[], context=context)
     node = Node('echo', context=context)
     publisher = node.create_publisher(Detection2DArray, f'{space}/out', 10)
-    node.create_subscription(Detection2DArray, f'{space}/in', publisher.publish, 10)
+    delays_s = iter(getattr(request, 'param', ()))
+
+    def answer(message: Detection2DArray) -> None:
+        time.sleep(next(delays_s, 0.0))
+        publisher.publish(message)
+
+    node.create_subscription(Detection2DArray, f'{space}/in', answer, 10)
     executor = SingleThreadedExecutor(context=context)
     executor.add_node(node)
     thread = threading.Thread(target=executor.spin, daemon=True)
@@ -87,6 +93,21 @@ def test_what_is_played_comes_back_in_time_and_is_recorded(echo: str, tmp_path: 
     with BagReader(tmp_path / 'out') as reader:
         assert [raw.data for raw in reader.raw([f'{echo}/out'])] == [
             raw.data for raw in messages]
+
+
+@pytest.mark.parametrize('echo', [(1.0, 1.75)], indirect=True)
+def test_who_has_been_slow_is_waited_for(echo: str, tmp_path: Path) -> None:
+    from masa_ros.ros.playback import Playback
+
+    messages = recorded(tmp_path / 'in')[:2]
+    with BagWriter(tmp_path / 'out', reserve_bytes=10) as recorder:
+        playback = Playback({'/in': (f'{echo}/in', DETECTIONS)}, f'{echo}/out', DETECTIONS,
+                            recorder)
+        assert playback.wait_until_heard(lambda: True, 20.0)
+        # The second answer comes later than that after the first, which took a second.
+        result = playback.play(messages, lambda: True, rate=100.0, settle_s=1.5, expected='/in')
+        playback.close()
+    assert result.received == 2
 
 
 def test_nobody_there_is_noticed(tmp_path: Path) -> None:
