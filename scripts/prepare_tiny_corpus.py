@@ -41,7 +41,7 @@ from masa_ros.training.labels import (
     shrink,
 )
 from masa_ros.training.proposals import filter_proposals, ProposalConfig
-from masa_ros.training.tracklets import followed, PERIOD_NS
+from masa_ros.training.tracklets import at_most_ten_a_second, followed
 import numpy as np
 from numpy.typing import NDArray
 import torch
@@ -193,8 +193,8 @@ class _Follower:
     def follow(cls, video: tuple[str, list[str]]) -> list[LabelledImage]:
         """Mark the frames of a video and follow the objects of each of its clips."""
         name, files = video
-        images = (_at_most_ten_a_second(files[0]) if len(files) == 1
-                  else [read_image(Path(file)) for file in files])
+        images = ((frame.image for frame in at_most_ten_a_second(open_source(files[0])))
+                  if len(files) == 1 else (read_image(Path(file)) for file in files))
         marked = [cls._mark(f'{name}/{i}', name, shrink(image, LONG_SIDE_PX))
                   for i, image in enumerate(islice(images, MOST_FRAMES))]
         result = []
@@ -216,15 +216,6 @@ class _Follower:
         kept = filter_proposals(proposed, *image.shape[:2], cls.kept)
         item = add_proposals(item, kept, prompted)
         return item, cls.model.run([image], [Instances.from_boxes(item.boxes)])[0]
-
-
-def _at_most_ten_a_second(video: str) -> Iterator[NDArray[np.uint8]]:
-    """Frames of a video in order of time, at the rate that the tracker is told."""
-    due_ns = 0
-    for frame in open_source(video):
-        if frame.stamp_ns >= due_ns:
-            due_ns = frame.stamp_ns + PERIOD_NS - PERIOD_NS // 10
-            yield frame.image
 
 
 class _Teacher:

@@ -19,8 +19,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 BETTER, NOT_BETTER = 0, 1
-LEAST_PERIOD_NS = 90_000_000
-"""Ten frames a second, where stamps are not quite even."""
 
 
 def add_parser(subparsers: Any) -> None:
@@ -90,13 +88,10 @@ def run(args: argparse.Namespace) -> int:
 
 def _frames(recording: Input) -> Iterator[tuple[str, NDArray[np.uint8]]]:
     """Name and image of at most ten frames a second."""
-    next_ns: dict[str, int] = {}
-    for item in recording:
-        stamp_ns = item.frame.stamp_ns
-        if stamp_ns < next_ns.get(item.frame.stream, stamp_ns):
-            continue
-        next_ns[item.frame.stream] = stamp_ns + LEAST_PERIOD_NS
-        yield f'{item.frame.stream}/{item.frame.frame_index}', item.frame.image
+    from masa_ros.training.tracklets import at_most_ten_a_second
+
+    for frame in at_most_ten_a_second(item.frame for item in recording):
+        yield f'{frame.stream}/{frame.frame_index}', frame.image
 
 
 def _start(config: ModelConfig) -> tuple[str, str]:

@@ -217,8 +217,7 @@ def _play(
             messages = _first_seconds(reader.raw(list(inputs)), limit)
             result = playback.play(
                 messages, lambda: node.poll() is None, args.speed,
-                SETTLE_S.get(str(values['policy']), max(SETTLE_S.values())),
-                expected=recording.image_topic)
+                SETTLE_S[str(values['policy'])], expected=recording.image_topic)
         if node.poll() is not None:
             raise ValueError(f'the tracker node died (exit code {node.returncode}):\n'
                              f'{_tail(out / "node.log")}')

@@ -402,7 +402,8 @@ def optimal_assignment(similarity: Floats, threshold: float) -> NDArray[np.int64
     Volgenant method. In ordinary scenes little is left for it.
 
     """
-    rows, columns = (similarity > threshold).nonzero()
+    rows, columns = np.divmod(
+        rows_where((similarity > threshold).ravel()), max(similarity.shape[1], 1))
     return pair_assignment(
         rows, columns, similarity[rows, columns].astype(np.float64) - threshold, similarity.shape)
 

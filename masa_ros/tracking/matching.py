@@ -218,11 +218,11 @@ class Matcher:
             pairs = pairs.plus(_class_costs(
                 config, class_ids[pairs.rows], track_class_ids[pairs.tracks]))
         cosines = self._cosines(config, candidates, memory)
-        pairs = pairs.plus(self._likeness(config, candidates, memory, moment, pairs, cosines))
+        absent = self._absent(memory, moment) if config.long_memory else None
+        pairs = pairs.plus(self._likeness(candidates, memory, moment, pairs, cosines, absent))
         columns = _assign_pairs(config, pairs, candidates.strong, threshold)
-        if config.long_memory and config.long_memory_margin > 0:
-            _drop_doubtful(columns, pairs, self._absent(memory, moment),
-                           config.long_memory_margin)
+        if absent is not None and config.long_memory_margin > 0:
+            _drop_doubtful(columns, pairs, absent, config.long_memory_margin)
         matches = Matches.empty(len(candidates))
         found = rows_where(columns >= 0)
         matches.columns[:] = columns
@@ -236,19 +236,20 @@ class Matcher:
         return matches
 
     def _likeness(
-        self, config: TrackerConfig, candidates: Candidates, memory: TrackMemory, moment: Moment,
-        pairs: Pairs, cosines: NDArray[np.float32],
+        self, candidates: Candidates, memory: TrackMemory, moment: Moment, pairs: Pairs,
+        cosines: NDArray[np.float32], absent: NDArray[np.bool_] | None,
     ) -> NDArray[np.float32]:
         """``(P,)`` what looks say for each pair; where one has none, what its age says."""
         gaps_s = moment.gaps_s[pairs.tracks]
         known, positions = pairs.positions(candidates.described, memory['has_embedding'])
         looks: NDArray[np.float32] = self.appearance.evidence(
             cosines.ravel()[positions][None], gaps_s[known])[0]
-        self._recall(config, candidates, memory, moment, pairs, known, looks)
-        if len(known) == len(pairs):
-            return looks
-        likeness = fading_costs(gaps_s, moment.missed[pairs.tracks])
-        likeness[known] = looks
+        likeness = looks
+        if len(known) < len(pairs):
+            likeness = fading_costs(gaps_s, moment.missed[pairs.tracks])
+            likeness[known] = looks
+        if absent is not None and absent.any():
+            self._recall(candidates, memory, pairs, absent, likeness)
         return likeness
 
     def _learn_absence(
@@ -266,23 +267,18 @@ class Matcher:
                           & self.long_term.has(memory['ids']))
 
     def _recall(
-        self, config: TrackerConfig, candidates: Candidates, memory: TrackMemory, moment: Moment,
-        pairs: Pairs, known: NDArray[np.int64], looks: NDArray[np.float32],
+        self, candidates: Candidates, memory: TrackMemory, pairs: Pairs,
+        absent: NDArray[np.bool_], likeness: NDArray[np.float32],
     ) -> None:
-        """Let the long-term memory speak for tracks that were lost, in ``(K,)`` known pairs."""
-        if not config.long_memory or not len(known):
-            return
-        absent = self._absent(memory, moment)
-        asked = rows_where(absent[pairs.tracks[known]])
-        if not len(asked):
-            return
-        rows = rows_where(candidates.described)
-        cosines = self._long_term_cosines(candidates, rows, memory['ids'][absent])
+        """Let the long-term memory speak for absent tracks, in the likeness of their pairs."""
         chosen, positions = pairs.positions(candidates.described, absent)
-        assert len(chosen) == len(asked)
+        if not len(chosen):
+            return
+        cosines = self._long_term_cosines(
+            candidates, rows_where(candidates.described), memory['ids'][absent])
         # A track looks either as it did last or as it did once.
         said = self.long_term_scale.evidence(cosines.ravel()[positions][None])[0]
-        looks[asked] = np.maximum(looks[asked], said)
+        likeness[chosen] = np.maximum(likeness[chosen], said)
 
     def _long_term_cosines(
         self, candidates: Candidates, rows: NDArray[np.int64], track_ids: NDArray[np.int64],

@@ -45,7 +45,8 @@ __all__ = ['Tracker', 'TrackerConfig']
 
 STATE_VERSION = 4
 # As arrays hold them; NumPy is slow to make numbers of members of an enumeration.
-TENTATIVE, TRACKED, COASTING, LOST = (np.uint8(state) for state in list(TrackState)[:4])
+TENTATIVE, TRACKED, COASTING, LOST = (np.uint8(state) for state in (
+    TrackState.TENTATIVE, TrackState.TRACKED, TrackState.COASTING, TrackState.LOST))
 # The long-term memory is shown a track this often: looks change slowly.
 LOOK_EVERY_NS = 300_000_000
 
@@ -401,9 +402,9 @@ class Tracker:
         met = known[tracks]
         if not met.all():
             weight = np.where(met, weight, np.float32(1))[:, None]
-        # Tables that the matching has done with.
+        # The matching has done with its table of products.
         mixed = self._work.table('products', len(rows), width)
-        new = self._work.table('evidence', len(rows), width)
+        new = self._work.table('new', len(rows), width)
         np.take(stored, tracks, axis=0, out=mixed, mode='clip')
         mixed *= 1 - weight
         mixed += np.multiply(rows_of(candidates.embeddings, rows), weight, out=new)

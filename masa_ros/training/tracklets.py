@@ -9,9 +9,10 @@ its frame are negatives for certain.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 
+from masa_ros.structures.frame import Frame
 from masa_ros.structures.instances import Instances, TrackState
 from masa_ros.tracking.tracker import Tracker, TrackerConfig
 from masa_ros.training.corpus import LabelledImage
@@ -20,8 +21,19 @@ from numpy.typing import NDArray
 
 PERIOD_NS = 100_000_000
 """Time from frame to frame that the tracker is told; at most ten frames a second are used."""
+LEAST_PERIOD_NS = 90_000_000
+"""Least time between two frames, where stamps are not quite even."""
 LEAST_SEEN = 3
 """Tracks seen in fewer frames of a clip are objects on their own in each of them."""
+
+
+def at_most_ten_a_second(frames: Iterable[Frame]) -> Iterator[Frame]:
+    """Leave out frames that come sooner than `LEAST_PERIOD_NS` after one of their stream."""
+    next_ns: dict[str, int] = {}
+    for frame in frames:
+        if frame.stamp_ns >= next_ns.get(frame.stream, frame.stamp_ns):
+            next_ns[frame.stream] = frame.stamp_ns + LEAST_PERIOD_NS
+            yield frame
 
 
 def followed(
