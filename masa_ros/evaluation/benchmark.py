@@ -125,6 +125,8 @@ class Run:
         What it said, for pictures and statistics; read with `read_tracks`.
     positions : ndarray
         Frames of the sequence that it was given.
+    first : int
+        Position of the frame at which the stride begins.
 
     """
 
@@ -137,6 +139,7 @@ class Run:
     update_ms: NDArray[np.float32] = field(repr=False)
     tracks_file: Path
     positions: NDArray[np.int64] = field(repr=False)
+    first: int = 0
 
 
 @dataclass(frozen=True)
@@ -154,6 +157,9 @@ class Plan:
         Conditions.
     cache : Path
         Folder that keeps observations and results; a run that was broken off goes on from it.
+    every_start : bool
+        Whether a stride of n is run n times, from each of the first n frames. At low rates a
+        short sequence leaves few frames, and single matches decide; this takes all of them.
 
     """
 
@@ -163,6 +169,7 @@ class Plan:
     strides: tuple[int, ...]
     faults: tuple[Faults, ...]
     cache: Path
+    every_start: bool = False
 
 
 def run_benchmark(
@@ -186,7 +193,7 @@ def run_benchmark(
     Returns
     -------
     list of Run
-        In the order of sequences, observers, strides, faults, trackers.
+        In the order of sequences, observers, strides, first frames, faults, trackers.
 
     Raises
     ------
@@ -241,19 +248,21 @@ def run_unit(plan: Plan) -> list[Run]:
             observed.append(observe(sequence, observer, plan.cache))
         return observed[0]
 
-    return [_run_one(plan, tracker, stride, faults, instances)
-            for stride in plan.strides for faults in plan.faults for tracker in plan.trackers]
+    return [_run_one(plan, tracker, stride, first, faults, instances)
+            for stride in plan.strides
+            for first in range(min(stride, len(sequence)) if plan.every_start else 1)
+            for faults in plan.faults for tracker in plan.trackers]
 
 
 def _run_one(
-    plan: Plan, tracker: TrackerSpec, stride: int, faults: Faults,
+    plan: Plan, tracker: TrackerSpec, stride: int, first: int, faults: Faults,
     instances: Callable[[], tuple[Instances, ...]],
 ) -> Run:
     whole, observer = plan.sequences[0], plan.observers[0]
     key = _digest('2', fingerprint(whole), observer.fingerprint, tracker.fingerprint, str(stride),
-                  json.dumps(vars(faults), sort_keys=True))
+                  json.dumps(vars(faults), sort_keys=True), *([str(first)] if first else []))
     path = plan.cache / 'tracks' / f'{_file_name(whole.name, tracker.name)}-{key}.npz'
-    positions = kept_positions(whole, stride, faults)
+    positions = kept_positions(whole, stride, faults, first)
     sequence = replace(whole.subset(positions), rate_hz=whole.rate_hz / stride)
     if path.is_file():
         tracks, update_ms = read_tracks(path)
@@ -264,7 +273,7 @@ def _run_one(
         write_tracks(path, tracks, update_ms)
     score = score_sequence(sequence, tracks) if sequence.truth else None
     return Run(whole.name, observer.name, tracker.name, stride, faults.name, score, update_ms,
-               path, positions)
+               path, positions, first)
 
 
 def track(
@@ -290,9 +299,14 @@ def track(
     return tracks, np.array(times, np.float32)
 
 
-def kept_positions(sequence: Sequence, stride: int, faults: Faults) -> NDArray[np.int64]:
-    """Frames that reach the tracker: every n-th, less those dropped; never none."""
-    positions = np.arange(0, len(sequence), stride)
+def kept_positions(
+    sequence: Sequence, stride: int, faults: Faults, first: int = 0,
+) -> NDArray[np.int64]:
+    """Frames that reach the tracker: every n-th from the first, less those dropped.
+
+    Never none of a sequence that has any.
+    """
+    positions = np.arange(first, len(sequence), stride)
     if not faults.dropped_frames or not len(positions):
         return positions
     draws = _generator(faults, sequence.name, -1).random(len(positions))

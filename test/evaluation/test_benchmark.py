@@ -118,6 +118,21 @@ def test_names_must_differ(tmp_path: Path) -> None:
         run_benchmark(plan(tmp_path, sequences=(sequence('a'), sequence('a'))))
 
 
+def test_a_stride_can_begin_at_each_of_its_frames(tmp_path: Path) -> None:
+    runs = run_benchmark(plan(tmp_path, sequences=(sequence(count=12),), every_start=True))
+    assert [(run.stride, run.first, run.positions.tolist()) for run in runs] == [
+        (1, 0, list(range(12))), (5, 0, [0, 5, 10]), (5, 1, [1, 6, 11]), (5, 2, [2, 7]),
+        (5, 3, [3, 8]), (5, 4, [4, 9])]
+    assert len({run.tracks_file for run in runs}) == 6
+    once = run_benchmark(plan(tmp_path, sequences=(sequence(count=12),)))
+    assert [run.tracks_file for run in once] == [run.tracks_file for run in runs[:2]]
+
+
+def test_no_stride_begins_beyond_a_short_sequence(tmp_path: Path) -> None:
+    runs = run_benchmark(plan(tmp_path, sequences=(sequence(count=3),), every_start=True))
+    assert [(run.stride, run.first) for run in runs] == [(1, 0), (5, 0), (5, 1), (5, 2)]
+
+
 def test_an_observer_must_answer_for_every_frame(tmp_path: Path) -> None:
     short = ObserverSpec('short', 'v1', lambda: lambda own: [Instances()])
     with pytest.raises(ValueError, match='gave 1 frames for the 12 of a'):
