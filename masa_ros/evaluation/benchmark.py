@@ -302,7 +302,8 @@ def track(
 def kept_positions(
     sequence: Sequence, stride: int, faults: Faults, first: int = 0,
 ) -> NDArray[np.int64]:
-    """Frames that reach the tracker: every n-th from the first, less those dropped.
+    """
+    Frames that reach the tracker: every n-th from the first, less those dropped.
 
     Never none of a sequence that has any.
     """
