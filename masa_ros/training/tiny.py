@@ -75,7 +75,8 @@ class TinyTrainable:
     def validate(self, network: nn.Module, dataset: PairDataset) -> dict[str, float]:
         """Score retrieval, masks and proposals on held-out pairs."""
         assert isinstance(network, TinyNetwork)
-        return validate(network, dataset)
+        finish = as_tracked if self.config.loss.as_tracked else None
+        return validate(network, dataset, finish=finish)
 
     def export(self, network: nn.Module, run: Path) -> Path | None:
         """Write nothing: models load checkpoints of this network as they are."""
