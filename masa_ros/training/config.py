@@ -45,10 +45,6 @@ class LossConfig:
         'boxes', 'What the track head learns from: the boxes of the instances, or proposals '
         'assigned to them (tiny: besides the boxes), as the official code does.',
         choices=('boxes', 'proposals'))
-    as_tracked: bool = setting(
-        False, 'For tiny: contrast embeddings as the tracker gets them, what an image has in '
-        'common taken away and the measured part beside, so that the network learns what colours '
-        'and gradients miss.')
     across_images: bool = setting(
         True, 'Whether instances of other photos of the batch are negatives too.')
     detection_weight: float = setting(

@@ -232,20 +232,9 @@ class MasaStudent(nn.Module):
 
 
 class MasaTrainable:
-    """
-    A MASA variant under the settings of a run; see `masa_ros.training.trainable`.
-
-    Raises
-    ------
-    ValueError
-        If the weights do not fit, or a loss has no meaning here.
-
-    """
+    """A MASA variant under the settings of a run; see `masa_ros.training.trainable`."""
 
     def __init__(self, config: TrainConfig, student: MasaStudent | None = None) -> None:
-        if config.loss.as_tracked:
-            raise ValueError('loss.as_tracked is true, but only the embeddings of tiny have a '
-                             f'measured part; leave it out for {config.model}')
         self.config = config
         self.student = student or load_student(config)
         self.network: nn.Module = self.student

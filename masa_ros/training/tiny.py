@@ -5,9 +5,7 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-from masa_ros.models.tiny.model import LEARNED_SHARE, measure, MEASURED_SIZE, NEUTRAL_COUNT
 from masa_ros.models.tiny.network import TinyNetwork
-from masa_ros.structures.boxes import clip_boxes
 from masa_ros.training.config import TrainConfig
 from masa_ros.training.dataset import Batch, PairDataset
 from masa_ros.training.distillation import TrackSamples
@@ -16,7 +14,6 @@ from masa_ros.training.trainable import Step
 from masa_ros.training.validation import validate
 import torch
 from torch import nn, Tensor
-from torch.nn import functional
 from torchvision.ops import box_iou
 
 ROI_STEP = 32
@@ -53,11 +50,8 @@ class TinyTrainable:
         with torch.autocast(device.type, torch.bfloat16, self.config.precision == 'bfloat16'):
             out = network(images, mask_rois.to(device), track_rois)
         num_masks = len(batch.mask_rois)
-        embeddings = out['embeddings'][:len(samples.rois)]
-        if loss.as_tracked:
-            embeddings = as_tracked(embeddings, samples.rois, batch.images)
         parts = tracking_loss(
-            embeddings, samples.identities, samples.rois[:, 0],
+            out['embeddings'][:len(samples.rois)], samples.identities, samples.rois[:, 0],
             len(images) // 2, loss.contrast, loss.contrast_weight, loss.margin_weight,
             loss.across_images, batch.recordings.to(device))
         targets = masks[:num_masks].to(device).float() / 255
@@ -75,8 +69,7 @@ class TinyTrainable:
     def validate(self, network: nn.Module, dataset: PairDataset) -> dict[str, float]:
         """Score retrieval, masks and proposals on held-out pairs."""
         assert isinstance(network, TinyNetwork)
-        finish = as_tracked if self.config.loss.as_tracked else None
-        return validate(network, dataset, finish=finish)
+        return validate(network, dataset)
 
     def export(self, network: nn.Module, run: Path) -> Path | None:
         """Write nothing: models load checkpoints of this network as they are."""
@@ -109,42 +102,6 @@ def load_initial(network: nn.Module, path: str) -> set[str]:
     network.load_state_dict(weights)
     slow = ('backbone.', 'pyramid.', 'proposal_head.')
     return {name for name in weights if name.startswith(slow)}
-
-
-def as_tracked(embeddings: Tensor, rois: Tensor, images: Tensor) -> Tensor:
-    """
-    Turn what the track head says into what the model gives the tracker, with gradients.
-
-    Parameters
-    ----------
-    embeddings : Tensor
-        ``(N, D)`` all of one length, which the result has too.
-    rois : Tensor
-        ``(N, 5)`` index of the image and box.
-    images : Tensor
-        ``(B, 3, H, W)`` uint8 RGB.
-
-    Returns
-    -------
-    Tensor
-        ``(N, D + M)`` learned and measured part; see `masa_ros.models.tiny.model`.
-
-    """
-    scale = embeddings.detach().norm(dim=1, keepdim=True)
-    views = rois[:, 0].long()
-    counts = torch.bincount(views, minlength=len(images)).to(embeddings) + NEUTRAL_COUNT
-    common = embeddings.new_zeros(len(images), embeddings.shape[1]).index_add(
-        0, views, embeddings) / counts[:, None]
-    learned = functional.normalize(embeddings - common[views], dim=1)
-    measured = embeddings.new_zeros(len(rois), MEASURED_SIZE)
-    height, width = images.shape[2:]
-    for view, image in enumerate(images):
-        rows = torch.nonzero(views == view)[:, 0]
-        boxes = clip_boxes(rois[rows, 1:].cpu().numpy(), height, width)
-        found = measure(image.permute(1, 2, 0).contiguous().cpu().numpy(), boxes)
-        measured[rows] = torch.from_numpy(found).to(embeddings)
-    return torch.cat([learned * (scale * math.sqrt(LEARNED_SHARE)),
-                      measured * (scale * math.sqrt(1 - LEARNED_SHARE))], 1)
 
 
 def with_proposals(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from masa_ros.models.tiny.network import TinyNetwork
 from masa_ros.training.dataset import Batch, collate, PairDataset
@@ -15,7 +15,6 @@ from torchvision.ops import box_iou, nms
 @torch.no_grad()
 def validate(
     network: TinyNetwork, dataset: PairDataset, batch: int = 8, num_proposals: int = 100,
-    finish: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None,
 ) -> dict[str, float]:
     """
     Score a network on the pairs of a dataset.
@@ -30,8 +29,6 @@ def validate(
         Pairs of one pass.
     num_proposals : int
         Proposals of a view that count.
-    finish : callable, optional
-        Turns embeddings, their RoIs and the images into the embeddings to judge.
 
     Returns
     -------
@@ -54,10 +51,7 @@ def validate(
         boxes, objectness = network.proposal_head(pyramid)
         logits, _ = network.mask_head(levels, views.mask_rois)
         overlaps.append(window_iou(logits, views.mask_targets.float() / 255))
-        embeddings = network.track_head(levels, views.track_rois)
-        if finish is not None:
-            embeddings = finish(embeddings, views.track_rois, views.images)
-        hits += retrieved(embeddings, views, len(rows))
+        hits += retrieved(network.track_head(levels, views.track_rois), views, len(rows))
         recalls += recalled(_kept(boxes, objectness, num_proposals), views.boxes)
     return {'retrieval': mean_of(hits), 'mask_iou': mean_of(overlaps), 'recall': mean_of(recalls)}
 

@@ -238,12 +238,6 @@ def test_a_file_of_another_variant_is_refused(
         load_student(TrainConfig(model='masa_r50', initial_weights=str(tmp_path / 'none.pt')))
 
 
-@pytest.mark.usefixtures('small')
-def test_a_loss_that_only_tiny_has_is_refused(recipe: dict[str, object]) -> None:
-    with pytest.raises(ValueError, match='as_tracked is true.*leave it out for masa_sam_vit_b'):
-        MasaTrainable(configured(recipe, loss__as_tracked=True))
-
-
 def test_every_variant_has_its_parts() -> None:
     for name in ('masa_r50', 'masa_sam_vit_b', 'masa_sam_vit_l', 'masa_sam_vit_h', 'masa_gdino',
                  'masa_detic'):

@@ -2,19 +2,8 @@
 
 from __future__ import annotations
 
-from masa_ros.models import build_model, ModelConfig
-from masa_ros.models.tiny.model import TinyModel
-from masa_ros.structures.instances import Instances
 from masa_ros.training.distillation import TrackSamples
-from masa_ros.training.tiny import (
-    as_tracked,
-    filled_up,
-    LOOSEST,
-    ROI_STEP,
-    STRANGERS,
-    with_proposals,
-)
-import numpy as np
+from masa_ros.training.tiny import filled_up, LOOSEST, ROI_STEP, STRANGERS, with_proposals
 import pytest
 import torch
 
@@ -90,36 +79,3 @@ def test_views_without_labels_and_boxes_of_no_number_add_nothing() -> None:
     assert samples.rois.shape == (2, 5)
     nothing = TrackSamples(torch.zeros(0, 5), torch.zeros(0, dtype=torch.long))
     assert len(with_proposals(nothing, boxes, torch.zeros(3, 5), torch.Generator()).rois) == 0
-
-
-def test_what_is_learned_from_is_what_the_model_gives_the_tracker(
-        monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr('masa_ros.models.tiny.model.LOOKS', (0.0,))
-    model = build_model(ModelConfig(name='tiny', max_masks=0))
-    assert isinstance(model, TinyModel)
-    network = model._network
-    # 512 x 384 is what the network sees as it is, without resizing.
-    images = np.random.default_rng(0).integers(0, 256, (2, 384, 512, 3)).astype(np.uint8)
-    boxes = [np.array([[40, 30, 90, 130], [200, 100, 260, 260], [-20, 300, 60, 390]], np.float32),
-             np.array([[300, 50, 380, 120]], np.float32)]
-    given = [model.run([image], [Instances.from_boxes(rows)])[0].embeddings
-             for image, rows in zip(images, boxes, strict=True)]
-    pixels = torch.from_numpy(images).permute(0, 3, 1, 2)
-    rois = torch.cat([torch.nn.functional.pad(torch.from_numpy(rows), (1, 0), value=float(view))
-                      for view, rows in enumerate(boxes)])
-    levels = network.features(pixels.float())[1]
-    learned = as_tracked(network.track_head(levels, rois), rois, pixels)
-    expected = np.concatenate([rows for rows in given if rows is not None])
-    np.testing.assert_allclose(learned.numpy(), expected, atol=2e-3)
-    np.testing.assert_allclose(learned.norm(dim=1), network.config.embedding_scale, rtol=1e-4)
-
-
-def test_gradients_reach_every_embedding_through_what_is_tracked() -> None:
-    generator = torch.Generator().manual_seed(0)
-    raw = torch.randn(3, 8, generator=generator, requires_grad=True)
-    rois = torch.tensor([[0, 4, 4, 40, 40], [0, 10, 2, 60, 60], [1, 0, 0, 30, 64]]).float()
-    images = torch.randint(0, 256, (2, 3, 64, 64), generator=generator).to(torch.uint8)
-    whole = as_tracked(torch.nn.functional.normalize(raw, dim=1) * 3, rois, images)
-    assert whole.norm(dim=1).tolist() == pytest.approx([3, 3, 3])
-    gradient, = torch.autograd.grad(whole[:, :8].sum(), raw)
-    assert bool(gradient.abs().sum(1).gt(0).all())

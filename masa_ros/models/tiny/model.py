@@ -13,11 +13,12 @@ than either (docs/training.md).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 import math
 
 import cv2
 from masa_ros.models import ModelConfig
-from masa_ros.models.classical import ClassicalModel, TYPICAL
+from masa_ros.models.classical import ClassicalModel
 from masa_ros.models.model import Model
 from masa_ros.models.tiny.network import TinyNetwork, TrackHead
 from masa_ros.models.tiny.weights import load_network
@@ -47,8 +48,6 @@ LARGE_PX = 160.0
 LOOKS, OWN_LOOKS = (0.0, 0.1, -0.1), (0.0,)
 """Parts of its sides that a box is grown by, on each side, for looks at it that are averaged:
 given boxes, and the network's own, which fit."""
-MEASURED_SIZE = len(TYPICAL)
-_MEASURES = ClassicalModel(ModelConfig(name='classical', max_masks=0))
 
 
 def build(config: ModelConfig) -> Model:
@@ -98,6 +97,7 @@ class TinyModel:
         network.to(self.device).to(  # type: ignore[call-overload]
             memory_format=torch.channels_last)
         self._network = network
+        self._classical = ClassicalModel(replace(config, max_masks=0))
         self._features = torch.compile(network.features) if config.compile else network.features
 
     def warm_up(self) -> None:
@@ -141,13 +141,22 @@ class TinyModel:
             embeddings, logits, quality = self._describe(passes, boxes, wanted, looks)
         scale = self._network.config.embedding_scale
         learned = set_apart(embeddings, scale * math.sqrt(LEARNED_SHARE))
-        measured = measure(image, detections.boxes) * np.float32(
-            scale * math.sqrt(1 - LEARNED_SHARE))
+        measured = self._measured(image, detections, scale * math.sqrt(1 - LEARNED_SHARE))
         embeddings = np.concatenate([learned, measured], axis=1)
         grow = np.tile(boxes[wanted, 2:] - boxes[wanted, :2], 2) * self._network.mask_head.margin
         windows = (boxes[wanted].numpy() + grow * (-1, -1, 1, 1)) / factors
         return _with_masks(detections.with_fields(embeddings=embeddings), wanted, logits,
                            quality, windows, height, width)
+
+    def _measured(
+        self, image: NDArray[np.uint8], detections: Instances, length: float,
+    ) -> NDArray[np.float32]:
+        """Colours and gradients as the model `classical` measures them, without its masks."""
+        found = self._classical.run([image], [detections])[0].embeddings
+        if found is None:
+            raise RuntimeError('the model classical gave no embeddings')
+        norms = np.linalg.norm(found, axis=1, keepdims=True)
+        return np.asarray(found * (length / np.maximum(norms, 1e-6)), np.float32)
 
     def _describe(
         self, passes: _Passes, boxes: Tensor, wanted: NDArray[np.int64],
@@ -258,30 +267,6 @@ def embed(
     seen = head(levels, torch.cat([rois + part * grow for part in looks])).float()
     mean = seen.reshape(len(looks), len(rois), seen.shape[1]).mean(0)
     return F.normalize(mean, dim=1) * head.scale
-
-
-def measure(image: NDArray[np.uint8], boxes: NDArray[np.float32]) -> NDArray[np.float32]:
-    """
-    Measure colours and gradients as the model `classical` does, without masks.
-
-    Parameters
-    ----------
-    image : ndarray
-        ``(H, W, 3)`` uint8 RGB.
-    boxes : ndarray
-        ``(N, 4)`` xyxy pixels.
-
-    Returns
-    -------
-    ndarray
-        ``(N, MEASURED_SIZE)`` float32 of length 1.
-
-    """
-    found = _MEASURES.run([image], [Instances.from_boxes(boxes)])[0].embeddings
-    if found is None:
-        raise RuntimeError('the model classical gave no embeddings')
-    norms = np.linalg.norm(found, axis=1, keepdims=True)
-    return np.asarray(found / np.maximum(norms, 1e-6), np.float32)
 
 
 def set_apart(embeddings: NDArray[np.float32], length: float) -> NDArray[np.float32]:
