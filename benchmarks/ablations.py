@@ -133,7 +133,7 @@ def _run_arm(
     seconds = time.process_time() - started
     scores = {**_validated(weights, arguments.recipe), **_tracked(weights, arguments.data, place)}
     return {'settings': settings, 'steps': arguments.steps, 'seed': arguments.seed,
-            'cpu_s': round(seconds), 'scores': scores}
+            'tracked from': 'every start', 'cpu_s': round(seconds), 'scores': scores}
 
 
 def _validated(weights: Path, recipe: Path) -> dict[str, float]:
